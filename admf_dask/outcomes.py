@@ -1,0 +1,167 @@
+"""What became of items: `Outcome` for people, `Block` and `Failure` for travel, journal and page.
+
+Outcomes are records, never exceptions: a failed item is a row with its traceback. A worker answers a chunk with one
+`Block`, packed as one `bytes` object, because Dask sends containers element by element and one frame costs nothing.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback as traceback_module
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+import numpy as np
+from numpy.typing import NDArray
+
+from admf_dask.errors import TaskError, TaskFailed, TaskTimeout, WorkerDied
+
+Floats = NDArray[np.float64]
+_KINDS: dict[str, type[TaskError]] = {"error": TaskFailed, "died": WorkerDied, "timeout": TaskTimeout}
+_MESSAGE_LIMIT = 4_000
+_TRACEBACK_LIMIT = 40_000
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an item has no value. Always picklable, whatever the exception was."""
+
+    kind: str
+    """`error` (the function raised), `died` (its process did) or `timeout`."""
+    error_type: str
+    """The exception's class name, with its module unless it is a builtin."""
+    message: str
+    traceback: str
+    """The traceback on the worker as text."""
+    pickled: bytes | None = field(default=None, repr=False)
+    """The exception itself, if it survived a round trip through pickle."""
+
+    @classmethod
+    def from_exception(cls, error: BaseException, *, skip_frames: int = 0, kind: str = "error") -> Failure:
+        """Record `error`; `skip_frames` of our own are left out at the top of the traceback."""
+        trail = error.__traceback__
+        for _ in range(skip_frames):
+            trail = trail.tb_next if trail is not None and trail.tb_next is not None else trail
+        try:
+            text = "".join(traceback_module.format_exception(type(error), error, trail))
+            message = str(error)
+        except BaseException as broken:  # noqa: BLE001 - a user's __str__ may do anything
+            text = message = f"<this exception cannot be printed: {type(broken).__name__}>"
+        if len(text) > _TRACEBACK_LIMIT:
+            half = _TRACEBACK_LIMIT // 2
+            text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+        return cls(kind, _qualified(type(error)), message[:_MESSAGE_LIMIT], text, _survivor(error))
+
+    def exception(self, item: Any = None) -> BaseException:
+        """The original exception where it could travel, else the `TaskError` of this kind with the same words."""
+        error: BaseException | None = None
+        if self.pickled is not None:
+            try:
+                error = pickle.loads(self.pickled)
+            except Exception:  # noqa: BLE001 - a class the driver cannot import; the words remain
+                error = None
+        if error is None:
+            error = _KINDS[self.kind](self.message if self.kind != "error" else self.summary, item=item)
+        if self.traceback and not getattr(error, "__notes__", None):
+            error.add_note(f"Traceback on the worker:\n{self.traceback}")
+        return error
+
+    @property
+    def summary(self) -> str:
+        """One line: class and message."""
+        first = self.message.strip().splitlines()[0] if self.message.strip() else ""
+        return f"{self.error_type}: {first}" if first else self.error_type
+
+
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """One failed item of a block."""
+
+    index: int
+    seconds: float
+    failure: Failure
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What a worker made of the items in `[start, stop)`: columns for what has a value, records for what failed.
+
+    A block of an optimisation holds float columns; a block of a map holds a pickled list of values. Either way
+    `indices` says which items the rows belong to, ascending; with `keep=n` these are the best n of the chunk.
+    """
+
+    start: int
+    stop: int
+    indices: NDArray[np.int64]
+    columns: dict[str, Floats] | None
+    payload: bytes | None
+    seconds: NDArray[np.float32]
+    """Per row; a batch objective's time is divided evenly."""
+    failures: tuple[FailedItem, ...]
+    evaluated: int
+    """Items that were called, failures included, before `keep=` left any out."""
+    rejected: int
+    """Items that a constraint turned away."""
+    busy: float
+    """Seconds spent in `[start, stop)`, constraints and packing included."""
+    worker: str
+    failed: int = 0
+    """Number of failures; more than `len(failures)` when a run with `keep=n` has more than it records."""
+    rejected_example: int | None = None
+
+    def pack(self) -> bytes:
+        """One `bytes` object for the wire."""
+        return pickle.dumps(tuple(getattr(self, name) for name in self.__dataclass_fields__), protocol=5)
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Block:
+        """The reverse of `pack`."""
+        return cls(*pickle.loads(packed))
+
+    def values(self) -> list[Any]:
+        """The values of a map's block, in the order of `indices`. May run user code (unpickling)."""
+        return [] if self.payload is None else list(pickle.loads(self.payload))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item: a value, or an error that says whose fault it was."""
+
+    index: int
+    item: Any
+    value: Any
+    error: BaseException | None
+    traceback: str | None
+    """The traceback on the worker as text, or None."""
+    seconds: float
+    worker: str
+    attempts: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the item has a value."""
+        return self.error is None
+
+
+def error_words(error: BaseException | None) -> str:
+    """`ValueError: not enough bars`; safe for an exception that cannot be printed."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - a user's __str__ may do anything
+        return f"{type(error).__name__}: <this exception cannot be printed>"
+
+
+def _qualified(cls: type) -> str:
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _survivor(error: BaseException) -> bytes | None:
+    """`error` pickled, if it comes back as the same class; tried here so that no driver ever fails on it."""
+    try:
+        packed: bytes = cloudpickle.dumps(error.with_traceback(None))
+        survived = type(pickle.loads(packed)).__qualname__ == type(error).__qualname__
+    except BaseException:  # noqa: BLE001 - __reduce__ and __setstate__ are user code
+        return None
+    return packed if survived and len(packed) < 1_000_000 else None

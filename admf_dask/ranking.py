@@ -1,0 +1,42 @@
+"""The one rule of what is better: higher or lower first, ties in grid order, NaN last.
+
+Workers use it to keep the best of a chunk, the driver to keep the best of all, results to sort tables.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def rank(scores: Floats, indices: Integers, *, maximize: bool) -> Integers:
+    """Positions from best to worst, shape (n,): by score, equal scores by grid index, NaN last (also by index).
+
+    Cost: O(n log n).
+    """
+    # lexsort sorts NaN last in a key, and negation keeps NaN a NaN, so NaN is last either way.
+    return np.lexsort((indices, -scores if maximize else scores)).astype(np.int64, copy=False)
+
+
+def best(scores: Floats, indices: Integers, count: int, *, maximize: bool) -> Integers:
+    """Positions of the `count` best in `rank` order. Cost: O(n) + O(count log count), so a chunk can be large."""
+    if len(scores) > 4 * count:
+        keys = np.where(np.isnan(scores), np.inf, -scores if maximize else scores)
+        bound = np.partition(keys, count - 1)[count - 1]
+        # Everything at the bound stays a candidate: which of the ties is kept is for the grid order to say. NaN and a
+        # real infinity share a key here and are told apart by rank().
+        candidates = np.flatnonzero(keys <= bound)
+        return candidates[rank(scores[candidates], indices[candidates], maximize=maximize)[:count]].astype(np.int64)
+    return rank(scores, indices, maximize=maximize)[:count]
+
+
+def better(score: Any, than: Any, *, maximize: bool) -> bool:
+    """Whether `score` beats `than` outright (a NaN never beats, anything real beats NaN)."""
+    if np.isnan(score):
+        return False
+    return bool(np.isnan(than) or (score > than if maximize else score < than))

@@ -1,0 +1,44 @@
+"""Read a YAML file and say clearly what is wrong with it: not there, not YAML, a key written twice."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from admf_dask.errors import ConfigError
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """The content of a YAML file (safe loader). Raises ConfigError with file and line; a key written twice is an error."""
+    import yaml
+
+    name = os.path.basename(os.fspath(path))
+    try:
+        with open(path, encoding="utf-8") as file:
+            return yaml.load(file, Loader=_strict_loader())
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not a text file in UTF-8: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"{name}{where}: {getattr(error, 'problem', None) or error}") from error
+
+
+def _strict_loader() -> Any:
+    import yaml
+
+    class StrictLoader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if key_node.tag != "tag:yaml.org,2002:merge" and key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key!r} is written twice; keep one of them", key_node.start_mark
+                    )
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    return StrictLoader
