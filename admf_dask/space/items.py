@@ -1,0 +1,184 @@
+"""What grids, samples and lists of combinations share: slices by column, constraints, and how a rejection is told."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from admf_dask.errors import SpaceError
+from admf_dask.space.constraints import Constraint, Expression, describe, make_constraints
+from admf_dask.text import format_count
+
+LARGEST_LIST = 10_000_000
+
+
+class Absent:
+    """Stands in a column where a conditional parameter does not exist. One instance: `ABSENT`."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+    def __reduce__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = Absent()
+
+
+class Combinable(Sequence[dict[str, Any]]):
+    """A lazy sequence of combinations. Immutable, so it may be used from any thread.
+
+    Indexing and iterating give every combination; the constraints say which of them `get_combinations`, a bag and an
+    optimisation leave out.
+    """
+
+    names: tuple[str, ...]
+    constraints: tuple[Constraint, ...]
+    conditional: bool = False
+    """Whether a parameter may be absent from some combinations."""
+    size: int
+    """Number of combinations before constraints; unlike `len()` it may exceed `sys.maxsize`."""
+
+    @abstractmethod
+    def take(self, indices: NDArray[np.int64], *, natives: bool = False) -> dict[str, NDArray[Any]]:
+        """The combinations at `indices`, as columns of shape (n,)."""
+
+    @abstractmethod
+    def with_constraints(self, *constraints: Any) -> Self:
+        """The same with more constraints."""
+
+    def columns(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """The combinations `[start, stop)` as columns: int64, float64 or bool where all values are, else object."""
+        return self.take(_indices(start, stop))
+
+    def rows(self, start: int, stop: int) -> list[dict[str, Any]]:
+        """The combinations `[start, stop)` as dicts; about 0.3 microseconds each."""
+        return self.pick(_indices(start, stop))
+
+    def pick(self, indices: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """The combinations at `indices` as dicts."""
+        columns = {name: column.tolist() for name, column in self.take(indices, natives=True).items()}
+        return _dicts(columns, self.conditional)
+
+    def mask(self, start: int, stop: int) -> tuple[NDArray[np.bool_] | None, list[tuple[int, Exception]]]:
+        """Which of `[start, stop)` the constraints allow (None: all), and where a function raised, with what it raised."""
+        if not self.constraints:
+            return None, []
+        columns = self.columns(start, stop)
+        allowed = np.ones(stop - start, np.bool_)
+        broken: dict[int, Exception] = {}
+        rows: list[dict[str, Any]] | None = None
+        for constraint in self.constraints:
+            if isinstance(constraint, Expression):
+                allowed &= _holds(constraint, columns, stop - start)
+                continue
+            rows = self.rows(start, stop) if rows is None else rows
+            for offset in np.flatnonzero(allowed).tolist():
+                try:
+                    allowed[offset] = bool(constraint(rows[offset]))
+                except Exception as error:  # noqa: BLE001 - a user's function; it becomes that combination's failure
+                    broken.setdefault(start + offset, error)
+        return allowed, sorted(broken.items())
+
+    def describe_rejection(self, index: int) -> str:
+        """Which constraint rejects the combination, as messages say it."""
+        for constraint in self.constraints:
+            alone = self._only(constraint)
+            allowed, _ = alone.mask(index, index + 1)
+            if allowed is not None and not allowed[0]:
+                return f"the constraint {describe(constraint)}"
+        return "no constraint"
+
+    def get_combinations(self) -> list[dict[str, Any]]:
+        """All combinations that satisfy the constraints, as a list. Raises SpaceError above 10 million: index instead."""
+        if self.size > LARGEST_LIST:
+            raise SpaceError(
+                f"a list of {format_count(self.size)} combinations would not be wise; use space[i], iterate, "
+                "or space.sample(n, seed=...)"
+            )
+        found: list[dict[str, Any]] = []
+        for start in range(0, self.size, 65_536):
+            stop = min(self.size, start + 65_536)
+            allowed, broken = self.mask(start, stop)
+            if broken:
+                raise broken[0][1]
+            found += self.rows(start, stop) if allowed is None else self.pick(start + np.flatnonzero(allowed))
+        return found
+
+    @abstractmethod
+    def _only(self, constraint: Constraint) -> Self: ...
+
+    def _more(self, constraints: Any) -> tuple[Constraint, ...]:
+        return (*self.constraints, *make_constraints(constraints, self.names))
+
+    def __len__(self) -> int:
+        """Number of combinations before constraints. OverflowError above `sys.maxsize`; `.size` has no bound."""
+        return self.size
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Every combination, in order."""
+        for start in range(0, self.size, 4096):
+            yield from self.rows(start, min(self.size, start + 4096))
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """The combination at a position; a slice gives a list. Raises IndexError beyond the size."""
+        if isinstance(index, slice):
+            positions = range(*index.indices(self.size))
+            if len(positions) > LARGEST_LIST:
+                raise SpaceError(
+                    f"a slice of {format_count(len(positions))} combinations would not be wise; iterate instead"
+                )
+            return [self[position] for position in positions]
+        position = index + self.size if index < 0 else index
+        if not 0 <= position < self.size:
+            raise IndexError(f"the space has {format_count(self.size)} combinations, but index {index} was asked for")
+        return self.rows(position, position + 1)[0]
+
+
+def _holds(constraint: Expression, columns: dict[str, NDArray[Any]], size: int) -> NDArray[np.bool_]:
+    gone = np.zeros(size, np.bool_)
+    for name in constraint.names:
+        if columns[name].dtype == object:
+            gone |= np.fromiter((value is ABSENT for value in columns[name]), np.bool_, size)
+    if not gone.any():
+        return constraint.holds(columns, size)
+    there = ~gone
+    result = np.ones(size, np.bool_)
+    present = {name: _numeric(columns[name][there]) for name in constraint.names}
+    result[there] = constraint.holds(present, int(there.sum()))
+    return result
+
+
+def _numeric(column: NDArray[Any]) -> NDArray[Any]:
+    """An object column of numbers as an array of numbers, so that arithmetic on it is vectorised."""
+    kinds = {type(value) for value in column}
+    return np.array(column.tolist()) if kinds and kinds <= {int, float} else column
+
+
+def _dicts(columns: dict[str, list[Any]], conditional: bool) -> list[dict[str, Any]]:
+    names = tuple(columns)
+    if conditional:
+        return [
+            {name: value for name, value in zip(names, values, strict=True) if value is not ABSENT}
+            for values in zip(*columns.values(), strict=True)
+        ]
+    if len(names) == 2:
+        # The commonest grid by far; a literal is three times faster than dict(zip()).
+        first, second = names
+        return [{first: a, second: b} for a, b in zip(*columns.values(), strict=True)]
+    if len(names) == 3:
+        first, second, third = names
+        return [{first: a, second: b, third: c} for a, b, c in zip(*columns.values(), strict=True)]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _indices(start: int, stop: int) -> NDArray[Any]:
+    return np.arange(start, stop, dtype=np.int64 if stop < 2**62 else object)
