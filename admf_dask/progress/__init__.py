@@ -1,0 +1,8 @@
+"""Progress of a run, from its events."""
+
+from __future__ import annotations
+
+from admf_dask.progress.render import LogProgress, NotebookProgress, TerminalProgress, observers_for
+from admf_dask.progress.state import ProgressState
+
+__all__ = ["LogProgress", "NotebookProgress", "ProgressState", "TerminalProgress", "observers_for"]

@@ -1,0 +1,174 @@
+"""Progress on a terminal, in a log and in a notebook: three small renderers of one state."""
+
+from __future__ import annotations
+
+import html
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from admf_dask.events import Event, Notice, Observer, RunFinished
+from admf_dask.progress.state import ProgressState
+
+Clock = Callable[[], float]
+
+
+def observers_for(progress: bool | str | Observer) -> tuple[Observer, ...]:
+    """The observers that `progress=` asks for.
+
+    `"auto"` and True: a live line in a notebook or on a terminal, sparse lines elsewhere (a log file, CI); False: none; or
+    an observer of your own, with `on_event`. Raises TypeError for anything else.
+    """
+    if progress is False or progress is None:
+        return ()
+    if progress is True or progress == "auto":
+        if _in_notebook():
+            return (NotebookProgress(),)
+        return (TerminalProgress(),) if _is_terminal(sys.stderr) else (LogProgress(),)
+    if callable(getattr(progress, "on_event", None)):
+        return (progress,)  # type: ignore[return-value]
+    raise TypeError(f'progress must be "auto", True, False or an object with on_event(event), but got {progress!r:.60}')
+
+
+class _Renderer:
+    """Feeds the state and decides when to draw. A stream that breaks ends the drawing and not the run."""
+
+    interval = 0.1
+
+    def __init__(self, stream: TextIO | None = None, *, clock: Clock = time.monotonic) -> None:
+        """`stream` None is `sys.stderr` at the time of writing."""
+        self.state = ProgressState()
+        self._stream, self._clock = stream, clock
+        self._drawn = -1e9
+        self._broken = False
+
+    def on_event(self, event: Event) -> None:
+        """Take the event and draw if it is time."""
+        self.state.take(event)
+        if isinstance(event, Notice):
+            self._say(event.text)
+        last = isinstance(event, RunFinished)
+        if last or self._clock() - self._drawn >= self.interval:
+            self._drawn = self._clock()
+            self._draw(last)
+
+    def _draw(self, last: bool) -> None:
+        raise NotImplementedError
+
+    def _say(self, text: str) -> None:
+        self._write(f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        if self._broken:
+            return
+        try:
+            stream = self._stream or sys.stderr
+            stream.write(text)
+            stream.flush()
+        except (OSError, ValueError):
+            # Closed, or a pipe nobody reads any more.
+            self._broken = True
+
+
+class TerminalProgress(_Renderer):
+    """One line, drawn again ten times a second at the most, left standing at the end."""
+
+    def _draw(self, last: bool) -> None:
+        width = _width(self._stream or sys.stderr)
+        self._write("\r\x1b[K" + self._line(width - 1) + ("\n" if last else ""))
+
+    def _say(self, text: str) -> None:
+        self._write(f"\r\x1b[K{text}\n")
+
+    def write_above(self, text: str) -> None:
+        """Print a line above the bar, and draw the bar again."""
+        self._say(text)
+        self._draw(False)
+
+    def _line(self, width: int) -> str:
+        words = self.state.words()
+        head = f"{self.state.name} " if self.state.name else ""
+        room = width - len(head) - len(words) - 3
+        if room >= 8:
+            size = min(room, 30)
+            full, empty = ("█", "░") if _can_write(self._stream or sys.stderr, "█░") else ("#", "-")
+            filled = int(self.state.share * size)
+            words = f"{full * filled}{empty * (size - filled)} {words}"
+        return f"{head}{words}"[: max(1, width)]
+
+
+class LogProgress(_Renderer):
+    """Whole lines for a file: at the start, at each tenth but not more than one in ten seconds, and at the end."""
+
+    interval = 0.0
+    seconds_between = 10.0
+
+    def __init__(self, stream: TextIO | None = None, *, clock: Clock = time.monotonic) -> None:
+        """As the others."""
+        super().__init__(stream, clock=clock)
+        self._tenth = -1
+        self._line_at = -1e9
+
+    def _draw(self, last: bool) -> None:
+        tenth, now = int(self.state.share * 10), self._clock()
+        due = tenth > self._tenth and now - self._line_at >= self.seconds_between
+        if last or due:
+            self._tenth, self._line_at = tenth, now
+            name = f"{self.state.name}: " if self.state.name else ""
+            self._write(f"{name}{self.state.words()}\n")
+
+
+class NotebookProgress(_Renderer):
+    """One output cell, updated; the last state is what the saved notebook shows."""
+
+    interval = 0.25
+
+    def __init__(self, stream: TextIO | None = None, *, clock: Clock = time.monotonic) -> None:
+        """As the others."""
+        super().__init__(stream, clock=clock)
+        self._handle: Any = None
+
+    def _draw(self, last: bool) -> None:
+        from IPython.display import HTML, display
+
+        content = HTML(self._html())
+        if self._handle is None:
+            self._handle = display(content, display_id=True)
+        else:
+            self._handle.update(content)
+
+    def _html(self) -> str:
+        state = self.state
+        bar = f'<progress value="{state.share:.4f}" max="1" style="width:16em;vertical-align:middle"></progress>'
+        return f"<div><b>{html.escape(state.name)}</b> {bar} {html.escape(state.words())}</div>"
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
+    except (AttributeError, ValueError):
+        return False
+
+
+def _width(stream: Any) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (AttributeError, OSError, ValueError):
+        return shutil.get_terminal_size().columns
+
+
+def _can_write(stream: Any, text: str) -> bool:
+    try:
+        text.encode(getattr(stream, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
