@@ -1,0 +1,94 @@
+"""How items become chunks: pure decisions from measured durations, no clock and no cluster in here.
+
+A chunk costs 4 to 6 ms beyond its work (task, scheduler, result), so a chunk should hold 0.1 s of work or more; the driver
+can follow about 200 chunks a second, so with many slots it must hold more. A chunk must not be long either: it delays the
+end, the progress and Ctrl-C. Two rules together give both:
+
+- the driver asks for about `target` seconds of items, by the mean duration measured so far, and for less near the end;
+- the worker stops at the end of the item in which `budget` seconds ran out, and what it did not reach goes back to the
+  driver. So the first chunks need no probing, and a stretch of slow items is shared out instead of holding up the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+TARGET_SECONDS = 0.2
+FLOOR_SECONDS = 0.05
+FIRST_BUDGET_SECONDS = 0.03
+SECONDS_PER_SLOT = 0.01
+"""Longer chunks on many slots: at 1,000 slots 10 s, so that the driver sees 100 chunks a second."""
+SHARES = 2
+"""Near the end a chunk is at most this fraction of what is left to a slot."""
+
+
+@dataclass(slots=True)
+class ChunkSizer:
+    """The size of the next chunk, and the seconds a worker may spend on it."""
+
+    slots: int
+    seconds_per_item: float | None = None
+
+    @property
+    def target(self) -> float:
+        """Seconds of work that a chunk should hold while there is plenty."""
+        return max(TARGET_SECONDS, SECONDS_PER_SLOT * self.slots)
+
+    def record(self, items: int, seconds: float) -> None:
+        """Learn from a finished chunk; recent chunks count more, long ones count more."""
+        if items <= 0:
+            return
+        measured = seconds / items
+        if self.seconds_per_item is None:
+            self.seconds_per_item = measured
+        else:
+            weight = min(0.5, max(0.1, seconds / self.target / 2))
+            self.seconds_per_item += weight * (measured - self.seconds_per_item)
+
+    def size(self, remaining: int) -> int:
+        """Items for the next chunk when `remaining` are not yet handed out; at least 1."""
+        share = math.ceil(remaining / (SHARES * self.slots))
+        if self.seconds_per_item is None:
+            return max(1, share)
+        if self.seconds_per_item <= 0.0:
+            return max(1, min(remaining, share))
+        wanted = self.target / self.seconds_per_item
+        floor = math.ceil(FLOOR_SECONDS / self.seconds_per_item)
+        return max(1, min(remaining, int(wanted) or 1, max(share, floor)))
+
+    @property
+    def budget(self) -> float:
+        """Seconds after which a worker returns what it has: short at first, then twice the target."""
+        return FIRST_BUDGET_SECONDS if self.seconds_per_item is None else 2 * self.target
+
+
+@dataclass(slots=True)
+class Pending:
+    """The index ranges not yet handed out, in order; a grid of 10^9 points is one range."""
+
+    ranges: deque[tuple[int, int]] = field(default_factory=deque)
+    count: int = 0
+
+    @classmethod
+    def of(cls, total: int) -> Pending:
+        """All items of a run."""
+        pending = cls()
+        pending.put_back(0, total)
+        return pending
+
+    def put_back(self, start: int, stop: int) -> None:
+        """Hand `[start, stop)` out next; an empty range is nothing."""
+        if start < stop:
+            self.ranges.appendleft((start, stop))
+            self.count += stop - start
+
+    def take(self, size: int) -> tuple[int, int]:
+        """The next range of at most `size` items. Raises IndexError when nothing is left."""
+        start, stop = self.ranges.popleft()
+        cut = min(stop, start + size)
+        if cut < stop:
+            self.ranges.appendleft((cut, stop))
+        self.count -= cut - start
+        return start, cut

@@ -1,0 +1,198 @@
+"""Our own local cluster: a LocalCluster that keeps to a layout, to loopback and to itself.
+
+Differences from the stock one, each for a reason measured or seen:
+
+- a worker that dies is never dropped for good (the stock cluster forgets it after 15 seconds, and the next task hangs);
+- a task whose worker died fails at once (`allowed_failures=0`) instead of killing three more: who is to blame is decided by
+  `suspects`, from what the black box of that worker says;
+- worker processes ignore Ctrl-C (the driver decides what it means) and end with the driver, also after kill -9;
+- no thread pool inside a worker is larger than its slots, and the variables that say so do not stay in this process;
+- every server listens on loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+from distributed import LocalCluster, Nanny, Security, Worker
+from distributed.deploy.cluster import Cluster
+
+from admf_dask.resources import Layout
+from admf_dask.runtime.blackbox import is_busy
+from admf_dask.runtime.executors import Death
+from admf_dask.runtime.threads import inner_thread_variables
+from admf_dask.text import format_bytes
+
+LOOPBACK = "127.0.0.1"
+FIRST_PORT = 8787
+_CONFIG = {
+    "distributed.scheduler.worker-ttl": None,  # a C call that holds the GIL for minutes is no death
+    "distributed.worker.memory.pause": False,  # a paused worker with nothing to spill would wait for ever
+    "distributed.worker.multiprocessing-method": "spawn",
+}
+_PRE_SPAWN = {"PYTHONHASHSEED": "6640", "MALLOC_TRIM_THRESHOLD_": "65536"}
+_lent: dict[str, str | None] = {}
+_lenders = 0
+_lending = threading.Lock()
+
+
+@contextmanager
+def lent_environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables for the children started meanwhile, and restore what was there when the last borrower is done."""
+    global _lenders
+    with _lending:
+        _lenders += 1
+        for name, value in variables.items():
+            _lent.setdefault(name, os.environ.get(name))
+            os.environ[name] = value
+    try:
+        yield
+    finally:
+        with _lending:
+            _lenders -= 1
+            if not _lenders:
+                for name, before in _lent.items():
+                    if before is None:
+                        os.environ.pop(name, None)
+                    else:
+                        os.environ[name] = before
+                _lent.clear()
+
+
+class WatchedNanny(Nanny):  # type: ignore[misc]
+    """A nanny that remembers how its processes ended, and does not change this process's environment."""
+
+    def __init__(self, *args: Any, deaths: dict[int, Death], **kwargs: Any) -> None:
+        """`deaths` maps the pid of a dead worker to what is known."""
+        super().__init__(*args, **kwargs)
+        self._deaths = deaths
+        self._pid_alive: int | None = None
+        self._pre_spawn = {**_PRE_SPAWN, **inner_thread_variables()}
+        self.pre_spawn_env: dict[str, str] = {}
+
+    async def instantiate(self) -> Any:
+        """Start the worker process; the environment is lent until the process exists, and not until it has connected."""
+        starting = asyncio.ensure_future(super().instantiate())
+        try:
+            with lent_environment(self._pre_spawn):
+                while not starting.done() and self.pid is None:
+                    await asyncio.sleep(0.005)
+            status = await starting
+        except asyncio.CancelledError:
+            starting.cancel()
+            raise
+        self._pid_alive = self.pid
+        return status
+
+    def _on_worker_exit_sync(self, exitcode: int) -> None:
+        if self._pid_alive is not None:
+            self._deaths[self._pid_alive] = self._describe(exitcode)
+        super()._on_worker_exit_sync(exitcode)
+
+    def _describe(self, exitcode: int) -> Death:
+        manager = self.memory_manager
+        if getattr(manager, "_last_terminated_pid", None) == self._pid_alive and manager.memory_limit:
+            return Death(
+                f"its worker process outgrew the memory limit of {format_bytes(manager.memory_limit)} and was stopped"
+            )
+        if exitcode < 0:
+            try:
+                name = signal.Signals(-exitcode).name
+            except ValueError:
+                name = f"signal {-exitcode}"
+            return Death(f"its worker process was ended by {name}")
+        return Death(f"its worker process ended with exit code {exitcode}")
+
+
+class LoopbackWorker(Worker):  # type: ignore[misc]
+    """A worker inside this process; the stock one would open an HTTP server on all interfaces."""
+
+    def __init__(self, *args: Any, dashboard_address: Any = None, dashboard: bool = False, **kwargs: Any) -> None:
+        """As the stock one, on loopback and without a page of its own."""
+        super().__init__(*args, dashboard_address=f"{LOOPBACK}:0", dashboard=False, **kwargs)
+
+
+class OwnCluster(LocalCluster):  # type: ignore[misc]
+    """A LocalCluster laid out as processes x threads; see the module's docstring."""
+
+    def __init__(self, layout: Layout, *, dashboard_address: str, security: Security | None, scratch: str) -> None:
+        """Blocks until the workers are there. `scratch` is a folder for spilled data and black boxes."""
+        self.deaths: dict[int, Death] = {}
+        self._scratch = scratch
+        in_process = layout.mode == "thread"
+        options: dict[str, Any] = {"memory_limit": 0, "worker_class": LoopbackWorker} if in_process else {
+            "memory_limit": layout.memory_limit, "worker_class": WatchedNanny, "deaths": self.deaths,
+            "preload": ["admf_dask.runtime.preload"], "env": inner_thread_variables(),
+        }  # fmt: skip
+        with dask.config.set(_CONFIG):
+            super().__init__(
+                name=None,
+                n_workers=layout.processes,
+                threads_per_worker=layout.threads_per_process,
+                processes=not in_process,
+                host=None if in_process else LOOPBACK,
+                security=security or Security(),
+                dashboard_address=None,
+                scheduler_kwargs={
+                    "dashboard": False,
+                    "dashboard_address": dashboard_address,
+                    "allowed_failures": 0,
+                },
+                silence_logs=logging.CRITICAL,
+                local_directory=scratch,
+                **options,
+            )
+
+    async def _start(self) -> None:
+        # Children inherit the signal mask of the thread that starts them: this event loop. Python runs signal handlers in
+        # the main thread, which is not touched.
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        await super()._start()
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        # Leaves out SpecCluster's rule that drops a worker which is away for 15 seconds; its nanny brings it back.
+        Cluster._update_worker_status(self, op, msg)
+
+    def kill_busy(self) -> None:
+        """End at once the worker processes that still evaluate something; a graceful end would wait for it for seconds."""
+        if self.status.name == "running":
+            self.sync(self._kill_busy)
+
+    async def _kill_busy(self) -> None:
+        for nanny in self.workers.values():
+            pid = nanny.pid if isinstance(nanny, WatchedNanny) else None
+            if pid is not None and is_busy(self._scratch, pid):
+                # So told, the nanny does not start another process.
+                nanny.close_gracefully(reason="the session closes")
+                os.kill(pid, signal.SIGKILL)
+
+    def why_died(self, pid: int) -> Death | None:
+        """What the nannies saw of a dead worker process; None if they saw nothing yet."""
+        return self.deaths.get(pid)
+
+
+def free_address(wanted: str | None) -> str:
+    """The address for the HTTP server: as asked, or on loopback 8787 or the next free port. None: any free port."""
+    if wanted is None:
+        return f"{LOOPBACK}:0"
+    if wanted != "auto":
+        return wanted
+    for port in range(FIRST_PORT, FIRST_PORT + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return f"{LOOPBACK}:{port}"
+    return f"{LOOPBACK}:0"

@@ -1,0 +1,236 @@
+"""Where chunks run: `ClusterExecutor` on any Dask cluster, `InlineExecutor` in the calling thread.
+
+An executor knows nothing of items. It takes ranges, and answers with `Reply` records through one queue that the driver
+can wait on and that Ctrl-C can interrupt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from distributed import Client
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
+
+from admf_dask.errors import ClusterLost
+from admf_dask.outcomes import Block
+from admf_dask.runtime.blackbox import read_executing
+from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.job import Job, evaluate_chunk, evaluators_here, pack_evaluator, plugin_name, unpack_reply
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker process ended, as far as anybody knows."""
+
+    words: str = "its worker process died"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of a chunk: a block, or the death of its worker."""
+
+    chunk: Range
+    block: Block | None = None
+    death: Death | None = None
+    executing: tuple[Range, ...] | None = None
+
+
+class Executor(Protocol):
+    """Runs chunks of one run."""
+
+    @property
+    def slots(self) -> int:
+        """Items that can be evaluated at the same time."""
+
+    @property
+    def in_flight_limit(self) -> int:
+        """Chunks that may be submitted and not yet answered."""
+
+    def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
+        """Make the evaluator known. Raises TaskError if it cannot travel."""
+
+    def submit(self, chunk: Range, budget: float) -> None:
+        """Begin a chunk; its reply comes through `wait`."""
+
+    def wait(self) -> list[Reply]:
+        """Block until there is a reply; return all there are. Raises ClusterLost, or CallError for a wrong call."""
+
+    def stop(self) -> None:
+        """Forget what is in flight and free what the run held; returns at once, also after an interrupt."""
+
+
+class InlineExecutor:
+    """One slot: this thread. The same chunks, evaluators and blocks as on a cluster, for a debugger or inside a task."""
+
+    slots = 1
+    in_flight_limit = 1
+
+    def __init__(self) -> None:
+        """Nothing is started."""
+        self._chunks: deque[tuple[Range, float]] = deque()
+        self.cancelled = threading.Event()
+
+    def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
+        """Keep the evaluator; nothing is pickled."""
+        self._evaluator = evaluator
+
+    def submit(self, chunk: Range, budget: float) -> None:
+        """Put the chunk by for the next `wait`."""
+        self._chunks.append((chunk, budget))
+
+    def wait(self) -> list[Reply]:
+        """Evaluate the next chunk."""
+        chunk, budget = self._chunks.popleft()
+        return [Reply(chunk, block=self._evaluator(*chunk, budget, self))]
+
+    def note(self, start: int, count: int) -> None:
+        """Nobody watches this thread."""
+
+    def cells_of_single_items(self) -> tuple[list[int], int]:
+        """A scratch cell."""
+        return [0], 0
+
+    def stop(self) -> None:
+        """Forget what was put by."""
+        self._chunks.clear()
+
+
+@dataclass(slots=True)
+class ClusterExecutor:
+    """Chunks as Dask tasks with keys `("optimize-<run>", n)`; each result is taken and released as it finishes.
+
+    `in_process` says that the workers are threads of this process, so that nothing need be pickled. `black_boxes` is a folder
+    that driver and workers share, None where they do not; `why_died` tells what the nannies of our own cluster saw, None as
+    long as they saw nothing.
+    """
+
+    client: Client
+    slots: int
+    in_process: bool = False
+    black_boxes: str | None = None
+    why_died: Callable[[int], Death | None] = field(default=lambda pid: Death())
+    farewells: list[Future[None]] = field(default_factory=list)
+    """What is still being wound down when `stop` returns; the session waits for it before it closes."""
+    _replies: queue.SimpleQueue[Reply | BaseException] = field(default_factory=queue.SimpleQueue)
+    _futures: dict[int, Any] = field(default_factory=dict)
+    _count: int = 0
+    _run: str = ""
+    _kind: str = ""
+    _stopped: bool = False
+
+    @property
+    def in_flight_limit(self) -> int:
+        """Two for each slot: one under way, one waiting beside it, so that no worker waits for the driver."""
+        return 2 * self.slots + 1
+
+    def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
+        """Register the job with the scheduler, which hands it to every worker, present and future."""
+        self._run, self._kind = run, kind
+        if self.in_process:
+            evaluators_here[run] = evaluator
+        packed = b"" if self.in_process else pack_evaluator(evaluator)
+        self.client.register_plugin(Job(run, packed, self.black_boxes))
+
+    def submit(self, chunk: Range, budget: float) -> None:
+        """One task; costs about 1 ms of this thread."""
+        number, self._count = self._count, self._count + 1
+        key = (f"{self._kind}-{self._run}", number)
+        future = self.client.submit(evaluate_chunk, self._run, *chunk, budget, key=key, pure=False)
+        self._futures[number] = future
+        self.client.loop.add_callback(self._follow, number, chunk, future)
+
+    async def _follow(self, number: int, chunk: Range, future: Any) -> None:
+        """On the client's event loop: wait for the task, fetch its bytes, let the scheduler forget it."""
+        try:
+            reply: Reply | BaseException = Reply(
+                chunk, block=unpack_reply(await self.client.gather(future, asynchronous=True))
+            )
+        except KilledWorker as death:
+            reply = await self._obituary(chunk, death.last_worker.pid)
+        except FutureCancelledError as error:
+            reply = _lost(f"the scheduler gave the tasks of this run up ({error.reason})")
+        except BaseException as error:  # noqa: BLE001 - raised again in the driver's thread
+            reply = error
+        self._futures.pop(number, None)
+        future.release()
+        if not self._stopped:
+            self._replies.put(reply)
+
+    async def _obituary(self, chunk: Range, pid: int) -> Reply:
+        """What black box and nanny say; the nanny may hear of the death a moment after the scheduler."""
+        executing = read_executing(self.black_boxes, pid, self._run) if self.black_boxes else None
+        death = self.why_died(pid)
+        for _ in range(40):
+            if death is not None:
+                break
+            await asyncio.sleep(0.05)
+            death = self.why_died(pid)
+        return Reply(chunk, death=death or Death(), executing=executing)
+
+    def wait(self) -> list[Reply]:
+        """Block for the first reply, then take all that are there."""
+        replies: list[Reply] = []
+        first = True
+        while first or not self._replies.empty():
+            reply = self._next() if first else self._replies.get()
+            first = False
+            if isinstance(reply, BaseException):
+                raise reply
+            replies.append(reply)
+        return replies
+
+    def _next(self) -> Reply | BaseException:
+        while True:
+            try:
+                return self._replies.get(timeout=1.0)
+            except queue.Empty:
+                if self.client.status in ("closed", "closing"):
+                    return _lost("the connection to the scheduler was closed")
+
+    def stop(self) -> None:
+        """Take the job away: chunks under way end with their current item, those waiting never begin."""
+        self._stopped = True
+        evaluators_here.pop(self._run, None)
+        if self.client.status == "running":
+            winding_down = self._wind_down(list(self._futures.values()))
+            self.farewells.append(asyncio.run_coroutine_threadsafe(winding_down, self.client.loop.asyncio_loop))
+
+    async def _wind_down(self, futures: list[Any]) -> None:
+        try:
+            if futures:
+                await self.client.cancel(futures, asynchronous=True, force=True, msg="the run was stopped")
+            await self.client.scheduler.unregister_worker_plugin(name=plugin_name(self._run))
+        except (OSError, RuntimeError):
+            # The scheduler is gone, and with it the plugin.
+            return
+
+
+def _lost(why: str) -> ClusterLost:
+    return ClusterLost(
+        f"the cluster was lost during the run: {why}. What had finished is kept in `.partial` of this error"
+    )
+
+
+def total_threads(client: Client, *, patience: float = 30.0) -> int:
+    """Threads over all workers of a cluster; waits up to `patience` seconds for the first worker to join."""
+    deadline = time.monotonic() + patience
+    while True:
+        threads = sum(_threads(client.nthreads()))
+        if threads or time.monotonic() > deadline:
+            return max(1, threads)
+        client.wait_for_workers(1, timeout=max(0.1, deadline - time.monotonic()))
+
+
+def _threads(of_worker: dict[str, int]) -> Iterable[int]:
+    return of_worker.values()

@@ -1,0 +1,172 @@
+"""A run as the workers know it: the evaluator, sent to each worker once, and the task that a chunk is.
+
+A chunk travels as `(run, start, stop, budget)` and comes back as one `bytes`. The evaluator (function, items, data) travels
+as a worker plugin: the scheduler keeps it and hands it to a worker before its first task, also to one that was restarted
+or joined late, which scattered data does not survive. Taking the plugin away ends the run: a chunk under way stops at the
+end of its current item.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+
+import cloudpickle
+from distributed import Worker, WorkerPlugin, get_worker
+
+from admf_dask.errors import TaskError
+from admf_dask.outcomes import Block, Failure
+from admf_dask.runtime.blackbox import BlackBox, Slot
+from admf_dask.runtime.evaluate import CallError, MapEvaluator
+from admf_dask.runtime.threads import limit_inner_threads
+
+evaluators_here: dict[str, MapEvaluator] = {}
+"""Evaluators of runs whose workers are threads of this process: they are shared, not pickled."""
+_box: BlackBox | None = None
+_box_lock = threading.Lock()
+
+
+def plugin_name(run: str) -> str:
+    """The name under which a run's job is registered."""
+    return f"admf-dask-{run}"
+
+
+def pack_evaluator(evaluator: MapEvaluator) -> bytes:
+    """The evaluator as bytes. Raises TaskError that names the part which cannot travel."""
+    try:
+        packed: bytes = cloudpickle.dumps(evaluator, protocol=5)
+    except Exception as error:
+        for what, part in (("function", evaluator.function), ("items", evaluator.items), ("data", evaluator.data)):
+            try:
+                cloudpickle.dumps(part, protocol=5)
+            except Exception as cause:
+                raise TaskError(
+                    f"the {what} must survive pickling to reach the workers, but {part!r:.80} does not: "
+                    f"{type(cause).__name__}: {cause}. Open what cannot travel (files, locks, connections) inside "
+                    'the function, or use mode="thread"'
+                ) from cause
+        raise TaskError(f"the call cannot be sent to the workers: {type(error).__name__}: {error}") from error
+    return packed
+
+
+class Job(WorkerPlugin):  # type: ignore[misc]
+    """A run on one worker. Unpacked by the first chunk; its threads share it."""
+
+    idempotent = True
+
+    def __init__(self, run: str, packed: bytes, black_boxes: str | None) -> None:
+        """`black_boxes` is the folder for them, where driver and worker share a machine."""
+        self.run, self.packed, self.black_boxes = run, packed, black_boxes
+        self.name = plugin_name(run)
+
+    def __getstate__(self) -> tuple[str, bytes, str | None]:
+        """What travels."""
+        return self.run, self.packed, self.black_boxes
+
+    def __setstate__(self, state: tuple[str, bytes, str | None]) -> None:
+        """On arrival."""
+        Job.__init__(self, *state)
+
+    def setup(self, worker: Worker) -> None:
+        """Called on the worker's event loop: take note, do nothing slow."""
+        self.cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._evaluator: MapEvaluator | None = evaluators_here.get(self.run)
+        self._own_process = worker.nanny is not None
+        self._threads = worker.state.nthreads
+
+    def teardown(self, worker: Worker) -> None:
+        """The run is over: stop what is under way."""
+        self.cancelled.set()
+
+    def evaluator(self) -> MapEvaluator:
+        """The evaluator; unpacked once. Raises CallError if this worker cannot unpack it."""
+        with self._lock:
+            if self._evaluator is None:
+                try:
+                    self._evaluator = pickle.loads(self.packed)
+                except BaseException as error:
+                    raise CallError(
+                        f"a worker cannot load the function or its data: {type(error).__name__}: {error}. The workers need "
+                        "the same packages and modules as this process"
+                    ) from error
+                if self._own_process:
+                    limit_inner_threads(self._threads)
+            return self._evaluator
+
+    def watch(self) -> Watch:
+        """The watch of this thread."""
+        return Watch(self.cancelled, _black_box(self.black_boxes).slot(self.run) if self.black_boxes else None)
+
+
+class Watch:
+    """Tells the black box what is executing, and the evaluator when to stop."""
+
+    def __init__(self, cancelled: threading.Event, slot: Slot | None) -> None:
+        """Without a `slot` nothing is noted."""
+        self.cancelled, self.slot = cancelled, slot
+
+    def note(self, start: int, count: int) -> None:
+        """Executing `count` items from `start` on."""
+        if self.slot is not None:
+            self.slot.note(start, count)
+
+    def cells_of_single_items(self) -> tuple[list[int] | memoryview, int]:
+        """Where the index of each single item goes; a scratch cell without a black box."""
+        if self.slot is None:
+            return [0], 0
+        self.slot.note(-1, 1)
+        return self.slot.cells, self.slot.at
+
+    def done(self) -> None:
+        """Executing nothing."""
+        if self.slot is not None:
+            self.slot.clear()
+
+
+def evaluate_chunk(run: str, start: int, stop: int, budget: float) -> bytes:
+    """The task: evaluate what fits of `[start, stop)` into `budget` seconds. Never raises, whatever an item does."""
+    job: Job | None = get_worker().plugins.get(plugin_name(run))
+    if job is None:
+        return pack_reply(CallError("the run was over before this chunk began"))
+    watch = job.watch()
+    try:
+        return pack_reply(job.evaluator()(start, stop, budget, watch))
+    except CallError as error:
+        return pack_reply(error)
+    except BaseException as error:  # noqa: BLE001 - Dask must never carry an exception; the driver raises this one
+        return pack_reply(_our_bug(error))
+    finally:
+        watch.done()
+
+
+def pack_reply(reply: Block | CallError) -> bytes:
+    """A block, or the reason why there cannot be one."""
+    if isinstance(reply, Block):
+        return b"B" + reply.pack()
+    trace = Failure.from_exception(reply.__cause__ or reply).traceback
+    return b"E" + pickle.dumps((str(reply), trace))
+
+
+def unpack_reply(packed: bytes) -> Block:
+    """The block; raises CallError if the call itself is wrong."""
+    if packed[:1] == b"B":
+        return Block.unpack(packed[1:])
+    message, trace = pickle.loads(packed[1:])
+    error = CallError(message)
+    error.add_note(f"On the worker:\n{trace}")
+    raise error
+
+
+def _our_bug(error: BaseException) -> CallError:
+    wrapped = CallError(f"a chunk could not be evaluated or packed: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _black_box(folder: str) -> BlackBox:
+    global _box
+    with _box_lock:
+        if _box is None:
+            _box = BlackBox(folder)
+        return _box

@@ -1,0 +1,165 @@
+"""`Outcomes`: what became of the items of a map, in item order."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self, overload
+
+from admf_dask.errors import TaskError
+from admf_dask.outcomes import Block, Outcome, error_words
+from admf_dask.runtime.driver import Run
+from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.text import format_count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class FailedItemsWarning(UserWarning):
+    """Some items of a run failed; the others are in the result."""
+
+
+def map_evaluator(function: Callable[..., Any], items: Any, data: Any) -> MapEvaluator:
+    """Check the call, and make the evaluator. Raises TypeError with the line that was probably meant."""
+    if not callable(function):
+        raise TypeError(
+            f"expected a function, but got {function!r:.60} ({type(function).__name__}). "
+            "Write `session.map(function, items)`, without calling the function"
+        )
+    if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")) or isinstance(items, (str, bytes, dict)):
+        if isinstance(items, (str, bytes, dict)) or not hasattr(items, "__iter__"):
+            raise TypeError(
+                f"items must be a sequence, but got {items!r:.60} ({type(items).__name__}); write `[...]` around it"
+            )
+        items = list(items)
+    return MapEvaluator(function, items, () if data is None else (data,))
+
+
+class Outcomes(Sequence[Outcome]):
+    """The outcomes of a map, in item order; a sequence of `Outcome`.
+
+    After an interrupt it holds what had finished. Immutable, so it may be read from any thread.
+    """
+
+    def __init__(self, outcomes: Sequence[Outcome], *, name: str = "map", total: int | None = None) -> None:
+        """`total` is the number of items of the run, more than there are outcomes after an interrupt."""
+        self._outcomes = tuple(outcomes)
+        self.name = name
+        self.total = len(self._outcomes) if total is None else total
+
+    @classmethod
+    def gather(cls, run: Run, items: Sequence[Any]) -> Self:
+        """Run to the end. Raises KeyboardInterrupt or ClusterLost with `.partial`; TaskError if every item failed."""
+        found: list[Outcome] = []
+        try:
+            with contextlib.closing(run.__iter__()) as blocks:
+                for block in blocks:
+                    found.extend(outcomes_of(block, items))
+        except BaseException as error:
+            error.partial = cls(sorted(found, key=_index), name=run.title.name, total=run.total)  # type: ignore[attr-defined]
+            raise
+        result = cls(sorted(found, key=_index), name=run.title.name)
+        warn_of_failures(len(result), result._failed, "result")
+        return result
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Outcome]: ...
+    def __getitem__(self, index: int | slice) -> Outcome | Sequence[Outcome]:
+        """The outcome at a position."""
+        return self._outcomes[index]
+
+    def __len__(self) -> int:
+        """Number of outcomes."""
+        return len(self._outcomes)
+
+    @property
+    def _failed(self) -> list[Outcome]:
+        return [outcome for outcome in self._outcomes if not outcome.ok]
+
+    def values(self) -> list[Any]:
+        """The values, in item order. Raises the first error if an item failed, with the item named in a note."""
+        for outcome in self._failed:
+            assert outcome.error is not None
+            outcome.error.add_note(f"item {outcome.index}: {outcome.item!r:.200}")
+            raise outcome.error
+        return [outcome.value for outcome in self._outcomes]
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """One row per failed item: index `item index`; item, error_type, message, traceback, seconds, attempts."""
+        import pandas as pd
+
+        rows = [
+            (o.item, *error_words(o.error).split(": ", 1), o.traceback, o.seconds, o.attempts) for o in self._failed
+        ]
+        index = pd.Index([o.index for o in self._failed], name="index", dtype="int64")
+        return pd.DataFrame(
+            rows, index=index, columns=["item", "error_type", "message", "traceback", "seconds", "attempts"]
+        )
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per item: item, value, ok, error, seconds, worker, attempts."""
+        import pandas as pd
+
+        rows = [
+            (
+                o.item,
+                o.value,
+                o.ok,
+                None if o.ok else error_words(o.error),
+                o.seconds,
+                o.worker,
+                o.attempts,
+            )
+            for o in self
+        ]
+        index = pd.Index([o.index for o in self], name="index", dtype="int64")
+        return pd.DataFrame(
+            rows, index=index, columns=["item", "value", "ok", "error", "seconds", "worker", "attempts"]
+        )
+
+    def __repr__(self) -> str:
+        """Counts."""
+        failed = len(self._failed)
+        missing = f", {format_count(self.total - len(self))} not done" if self.total > len(self) else ""
+        return (
+            f"<Outcomes of {self.name}: {format_count(len(self) - failed)} ok, {format_count(failed)} failed{missing}>"
+        )
+
+
+def outcomes_of(block: Block, items: Sequence[Any]) -> Iterator[Outcome]:
+    """The outcomes in a block of a map."""
+    rows = zip(block.indices.tolist(), block.values(), block.seconds.tolist(), strict=True)
+    for index, value, seconds in rows:
+        yield Outcome(index, items[index], value, None, None, seconds, block.worker, 1)
+    for failed in block.failures:
+        item = items[failed.index]
+        error = failed.failure.exception(item)
+        yield Outcome(
+            failed.index, item, None, error, failed.failure.traceback, failed.seconds, block.worker, failed.attempts
+        )
+
+
+def warn_of_failures(total: int, failed: Sequence[Outcome], where: str) -> None:
+    """Warn once with count, first error and where to look; raise if nothing succeeded."""
+    if not failed:
+        return
+    first = failed[0]
+    words = f"first: {first.item!r:.200}: {error_words(first.error)}"
+    if len(failed) == total:
+        raise TaskError(f"all {format_count(total)} items failed ({words})", item=first.item) from first.error
+    warnings.warn(
+        f"{format_count(len(failed))} of {format_count(total)} items failed ({words}). The other "
+        f"{format_count(total - len(failed))} are in `{where}`; these in `{where}.failures`",
+        FailedItemsWarning,
+        stacklevel=4,
+    )
+
+
+def _index(outcome: Outcome) -> int:
+    return outcome.index

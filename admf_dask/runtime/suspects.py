@@ -1,0 +1,76 @@
+"""Who killed the worker: a state machine fed with deaths, answering with what to run again, and how.
+
+Dask blames every task that was waiting on a dead worker. Here only what was executing is suspect:
+
+- If the worker's black box says which items were executing, the rest of their chunks is run again without blame and those
+  items become suspects. A chunk that was only queued there is run again without blame.
+- If nobody knows (a remote worker), the whole chunk is suspect.
+- Suspects run at the end, one at a time with nothing else in flight. A suspect of several items that kills its worker
+  alone is halved; one item that was executing at `LIMIT` deaths, the last of them alone, is guilty.
+
+So an innocent neighbour is never blamed, and an item whose worker was killed from outside passes when run again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+Range = tuple[int, int]
+LIMIT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows from a death."""
+
+    again: tuple[Range, ...] = ()
+    """Run these without blame."""
+    guilty: int | None = None
+    """This item is the cause; record it as failed."""
+
+
+@dataclass(slots=True)
+class Suspects:
+    """Ranges that may hold a killer."""
+
+    waiting: deque[Range] = field(default_factory=deque)
+    deaths: dict[int, int] = field(default_factory=dict)
+
+    def worker_died(self, chunk: Range, executing: tuple[Range, ...] | None, *, alone: bool) -> Verdict:
+        """`chunk` was on a worker that died; `executing` is what its black box said, None without one.
+
+        `alone` says that nothing else was in flight anywhere, so that the chunk itself must be to blame.
+        """
+        if executing is None:
+            return self._accuse(chunk, certain=alone)
+        hits = [common for span in executing if (common := _overlap(chunk, span))]
+        if not hits:
+            return self._accuse(chunk, certain=True) if alone and not executing else Verdict(again=(chunk,))
+        accused = hits[0]
+        verdict = self._accuse(accused, certain=alone or accused[1] - accused[0] == 1)
+        rest = tuple(part for part in ((chunk[0], accused[0]), (accused[1], chunk[1])) if part[0] < part[1])
+        return Verdict(again=rest, guilty=verdict.guilty)
+
+    def next(self) -> Range | None:
+        """The next suspect to run alone, or None."""
+        return self.waiting.popleft() if self.waiting else None
+
+    def _accuse(self, span: Range, *, certain: bool) -> Verdict:
+        start, stop = span
+        if not certain:
+            self.waiting.append(span)
+        elif stop - start > 1:
+            middle = (start + stop) // 2
+            self.waiting.extend(((start, middle), (middle, stop)))
+        else:
+            self.deaths[start] = self.deaths.get(start, 0) + 1
+            if self.deaths[start] >= LIMIT:
+                return Verdict(guilty=start)
+            self.waiting.append(span)
+        return Verdict()
+
+
+def _overlap(left: Range, right: Range) -> Range | None:
+    start, stop = max(left[0], right[0]), min(left[1], right[1])
+    return (start, stop) if start < stop else None
