@@ -1,0 +1,70 @@
+"""Prices as the engine reads them: checked once, then plain arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from admf_dask.errors import DataError
+from admf_dask.text import did_you_mean
+
+SECONDS_PER_YEAR = 365.25 * 86400
+TRADING_DAYS = 252.0
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Opens and closes, float64 of shape (bars,), and how many bars make a year."""
+
+    open: NDArray[np.float64]
+    close: NDArray[np.float64]
+    periods_per_year: float
+
+
+def read_prices(table: Any) -> Prices:
+    """Check a DataFrame of OHLC prices and take what the engine needs.
+
+    Raises DataError naming column and row for a missing column, an index that is not ascending and unique, and a price that
+    is missing, infinite or not positive.
+    """
+    if isinstance(table, Prices):
+        return table
+    if not hasattr(table, "columns") or not hasattr(table, "index"):
+        raise DataError(
+            f"prices must be a DataFrame with the columns open, high, low and close, but are {type(table).__name__}"
+        )
+    lowered = {str(name).lower(): name for name in table.columns}
+    arrays = {name: _column(table, lowered, name) for name in ("open", "high", "low", "close")}
+    if not len(arrays["close"]):
+        raise DataError("prices must have at least one row, but the table is empty")
+    if not table.index.is_monotonic_increasing or not table.index.is_unique:
+        at = next(i for i in range(1, len(table)) if not table.index[i] > table.index[i - 1])
+        raise DataError(
+            f"the index of prices must be ascending without repeats, but row {at} ({table.index[at]}) follows "
+            f"{table.index[at - 1]}; write prices.sort_index() and drop duplicates"
+        )
+    return Prices(arrays["open"], arrays["close"], _periods_per_year(table.index))
+
+
+def _column(table: Any, lowered: dict[str, Any], name: str) -> NDArray[np.float64]:
+    if name not in lowered:
+        raise DataError(f"prices must have a column {name!r}{did_you_mean(name, lowered)}")
+    values = table[lowered[name]].to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"prices must be positive numbers, but {name!r} is {values[row]} in row {row} ({table.index[row]})"
+        )
+    return np.ascontiguousarray(values)
+
+
+def _periods_per_year(index: Any) -> float:
+    """252 for daily bars; for others the number of median spacings in a year; 252 when the index has no times."""
+    if getattr(index, "dtype", None) is None or index.dtype.kind != "M" or len(index) < 2:
+        return TRADING_DAYS
+    spacing = float(np.median(np.diff(index.to_numpy()).astype("timedelta64[ns]").astype(np.float64))) / 1e9
+    return TRADING_DAYS if 0.5 * 86400 < spacing < 3 * 86400 else SECONDS_PER_YEAR / spacing
