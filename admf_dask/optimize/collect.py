@@ -1,0 +1,125 @@
+"""Blocks of scores, as they come in, into one table: everything, or the best n in constant memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from admf_dask import ranking
+from admf_dask.errors import ResourceError, TaskError
+from admf_dask.outcomes import Block, FailedItem
+from admf_dask.runtime import Keep
+from admf_dask.text import format_bytes, format_count
+
+FAILURES_KEPT = 10_000
+"""Failures recorded with their tracebacks by a run that keeps the best n; all are counted."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class Table:
+    """Rows of scores: aligned arrays of shape (n,)."""
+
+    indices: NDArray[np.int64]
+    columns: dict[str, Floats]
+    seconds: NDArray[np.float32]
+
+    def take(self, rows: NDArray[np.int64]) -> Table:
+        """The rows at these positions."""
+        return Table(self.indices[rows], {name: c[rows] for name, c in self.columns.items()}, self.seconds[rows])
+
+
+@dataclass(slots=True)
+class Collector:
+    """Takes blocks in any order; `table()` has them in grid order."""
+
+    keep: Keep
+    score: str | None = None
+    evaluated: int = 0
+    rejected: int = 0
+    failed: int = 0
+    rejected_example: int | None = None
+    failures: list[FailedItem] = field(default_factory=list)
+    workers: dict[str, int] = field(default_factory=dict)
+    _tables: list[Table] = field(default_factory=list)
+    _rows: int = 0
+
+    def add(self, block: Block) -> None:
+        """One more block. With `keep=n` memory stays below a few n rows."""
+        self.evaluated += block.evaluated
+        self.rejected += block.rejected
+        self.failed += block.failed
+        if self.rejected_example is None:
+            self.rejected_example = block.rejected_example
+        room = len(block.failures) if self.keep.count is None else max(0, FAILURES_KEPT - len(self.failures))
+        self.failures.extend(block.failures[:room])
+        if block.worker:
+            self.workers[block.worker] = self.workers.get(block.worker, 0) + block.evaluated
+        if not len(block.indices) or block.columns is None:
+            return
+        self._check_score(block.columns)
+        self._tables.append(Table(block.indices, block.columns, block.seconds))
+        self._rows += len(block.indices)
+        if self.keep.count is not None and self._rows > 4 * self.keep.count + 100_000:
+            self._tables = [self._best(_join(self._tables))]
+            self._rows = len(self._tables[0].indices)
+
+    def _check_score(self, columns: dict[str, Floats]) -> None:
+        name = self.keep.ranking_column(columns)
+        if self.score is None:
+            self.score = name
+        elif name != self.score:
+            raise TaskError(
+                f"the objective must name its numbers alike for every combination, but one chunk returned {self.score!r} "
+                f"and another {name!r}; return the same keys, or say score=..."
+            )
+
+    def _best(self, table: Table) -> Table:
+        if self.keep.count is None or self.score is None:
+            return table
+        rows = ranking.best(table.columns[self.score], table.indices, self.keep.count, maximize=self.keep.maximize)
+        return table.take(rows)
+
+    def table(self) -> Table:
+        """All rows kept, by grid index."""
+        joined = self._best(_join(self._tables))
+        return joined.take(np.argsort(joined.indices, kind="stable"))
+
+
+def _join(tables: list[Table]) -> Table:
+    if not tables:
+        return Table(np.empty(0, np.int64), {}, np.empty(0, np.float32))
+    if len(tables) == 1:
+        return tables[0]
+    names = dict.fromkeys(name for table in tables for name in table.columns)
+    columns = {name: np.concatenate([_column(table, name) for table in tables]) for name in names}
+    indices = np.concatenate([table.indices for table in tables])
+    return Table(indices, columns, np.concatenate([table.seconds for table in tables]))
+
+
+def _column(table: Table, name: str) -> Floats:
+    column = table.columns.get(name)
+    return np.full(len(table.indices), np.nan) if column is None else column
+
+
+def read_keep(keep: Any) -> int | None:
+    """`keep="all"` is None, `keep=n` is n. Raises ValueError for anything else."""
+    if keep == "all":
+        return None
+    if isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1:
+        return keep
+    raise ValueError(f'keep must be "all" or a whole number of at least 1, but got {keep!r}')
+
+
+def check_room(total: int, keep: int | None, names: int, available: int) -> None:
+    """Refuse to keep more rows than memory holds. Raises ResourceError with both numbers and the line to type."""
+    needed = total * (24 + 8 * names)
+    if keep is None and needed > available // 2:
+        raise ResourceError(
+            f"keeping all {format_count(total)} results takes about {format_bytes(needed)}, more than half of the "
+            f"{format_bytes(available)} that are free; write optimize(..., keep=1000) to keep the best 1,000 in constant memory"
+        )

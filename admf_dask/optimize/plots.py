@@ -1,0 +1,127 @@
+"""Figures of an optimisation, in Bokeh, in one calm style."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from bokeh.embed import file_html
+from bokeh.models import BasicTicker, ColorBar, FactorRange, HoverTool, LinearColorMapper, NumeralTickFormatter
+from bokeh.palettes import Viridis256
+from bokeh.plotting import figure
+from bokeh.resources import INLINE
+
+if TYPE_CHECKING:
+    from admf_dask.optimize.result import OptimizationResult
+
+BLUE, ORANGE, GREY, EMPTY = "#2f5fe0", "#e8590c", "#667085", "#eef1f6"
+FONT = "Inter, Helvetica, Arial, sans-serif"
+
+
+def heatmap_figure(result: OptimizationResult, x: str, y: str, aggregate: str) -> figure:
+    """Scores over two parameters; every cell is labelled on hover, the best is ringed, what was not evaluated stays empty."""
+    wide = result.heatmap(x, y, aggregate)
+    across, down = [str(value) for value in wide.columns], [str(value) for value in wide.index]
+    values = wide.to_numpy(dtype=float)
+    rows, columns = np.nonzero(~np.isnan(values))
+    scores = values[rows, columns]
+    rest = f" ({aggregate} over the other parameters)" if len(result.space.names) > 2 else ""
+    plot = _figure(
+        _title(result.score) + rest, x_range=FactorRange(*across), y_range=FactorRange(*down), x_axis_label=x, y_axis_label=y,
+        height=560, width=820,
+    )  # fmt: skip
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+    mapper = LinearColorMapper(palette=list(Viridis256), low=low, high=high if high > low else low + 1)
+    source = {"x": [across[c] for c in columns], "y": [down[r] for r in rows], "score": scores}
+    cells = plot.rect(
+        "x",
+        "y",
+        1,
+        1,
+        source=source,
+        fill_color={"field": "score", "transform": mapper},
+        line_color=None,
+        width_units="data",
+    )
+    plot.add_tools(HoverTool(renderers=[cells], tooltips=[(x, "@x"), (y, "@y"), (result.score, "@score{0.0000}")]))
+    plot.add_layout(
+        ColorBar(color_mapper=mapper, ticker=BasicTicker(desired_num_ticks=7), border_line_color=None), "right"
+    )
+    _mark_best(plot, result, x, y)
+    _thin_labels(plot.xaxis, across, 26)
+    _thin_labels(plot.yaxis, down, 22)
+    return plot
+
+
+def history_figure(result: OptimizationResult) -> figure:
+    """Every score in grid order, and the best so far as a line."""
+    scores = result.scores
+    best = _best_so_far(scores, result.maximize)
+    plot = _figure(
+        f"{_title(result.score)} of every combination",
+        x_axis_label="combination",
+        y_axis_label=result.score,
+        width=820,
+        height=400,
+    )
+    step = max(1, len(scores) // 20_000)
+    positions = result.indices.astype(float)
+    plot.scatter(positions[::step], scores[::step], size=4, color=BLUE, alpha=0.35, legend_label="each evaluation")
+    plot.step(positions, best, mode="after", color=ORANGE, line_width=2, legend_label="best so far")
+    plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
+    plot.legend.location = "bottom_right"
+    plot.legend.border_line_color = None
+    return plot
+
+
+def save_html(plot: figure, path: Path) -> None:
+    """One file that opens without a network."""
+    path.write_text(file_html(plot, INLINE, title=plot.title.text if plot.title else ""), encoding="utf-8")
+
+
+def _figure(title: str, **options: Any) -> figure:
+    plot = figure(title=title, tools="pan,wheel_zoom,box_zoom,reset,save", toolbar_location="above", **options)
+    plot.toolbar.logo = None
+    plot.background_fill_color = EMPTY
+    plot.grid.grid_line_color = None
+    plot.outline_line_color = None
+    for axis in plot.axis:
+        axis.axis_line_color = axis.minor_tick_line_color = None
+        axis.major_label_text_color = axis.axis_label_text_color = GREY
+        axis.axis_label_text_font = axis.major_label_text_font = FONT
+        axis.axis_label_text_font_style = "normal"
+    if plot.title is not None:
+        plot.title.text_font = FONT
+        plot.title.text_font_size = "15px"
+    return plot
+
+
+def _mark_best(plot: figure, result: OptimizationResult, x: str, y: str) -> None:
+    best, score = result.best_params, result.best_score
+    if best is None or score is None or np.isnan(score) or x not in best or y not in best:
+        return
+    plot.scatter(
+        [str(best[x])], [str(best[y])], size=14, fill_color=None, line_color=ORANGE, line_width=3, legend_label="best"
+    )
+    plot.legend.location = "top_right"
+    plot.legend.background_fill_alpha = 0.8
+    plot.legend.border_line_color = None
+
+
+def _thin_labels(axes: Any, labels: list[str], most: int) -> None:
+    """Show every k-th label, so that they can be read."""
+    keep = set(labels[:: max(1, -(-len(labels) // most))])
+    for axis in axes:
+        axis.major_label_overrides = {label: label if label in keep else "" for label in labels}
+        axis.major_tick_line_color = None
+
+
+def _best_so_far(scores: Any, maximize: bool) -> Any:
+    filled = np.where(np.isnan(scores), -np.inf if maximize else np.inf, scores)
+    best = np.maximum.accumulate(filled) if maximize else np.minimum.accumulate(filled)
+    return np.where(np.isinf(best), np.nan, best)
+
+
+def _title(score: str) -> str:
+    return score.replace("_", " ").capitalize()
