@@ -1,0 +1,70 @@
+"""The command `admf-dask`. Exit codes: 0 all good, 1 some items failed, 2 bad usage or input, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from admf_dask import __version__
+from admf_dask.errors import AdmfError
+
+OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code. What a user did wrong is one message on stderr, without a traceback."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except AdmfError as error:
+        print(f"admf-dask: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("admf-dask: interrupted before anything was done", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="admf-dask", description="Parameter grids over real prices on a Dask cluster that fits the machine."
+    )
+    parser.add_argument("--version", action="version", version=f"admf-dask {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    optimize = commands.add_parser("optimize", help="evaluate a parameter space; without a file the built-in study")
+    optimize.add_argument(
+        "study", nargs="?", metavar="STUDY.yaml", help="a study file; the built-in study on real prices if left out"
+    )
+    optimize.add_argument(
+        "--out", metavar="DIR", help="where to save the tables and the heatmap (default: admf-dask-results/NAME-TIME)"
+    )
+    optimize.set_defaults(run=_optimize)
+    resources = commands.add_parser("resources", help="show the machine as seen, and the layout of each mode")
+    resources.set_defaults(run=_resources)
+    for command in (optimize, resources):
+        _common(command)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--mode", choices=("process", "thread", "hybrid"), help="how workers are laid out")
+    parser.add_argument("--workers", type=int, metavar="N", help="slots (processes x threads); 0 is automatic")
+    parser.add_argument(
+        "--threads-per-process", type=int, metavar="T", help="threads of each process, for --mode hybrid"
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler such as tcp://host:8786")
+    parser.add_argument("--dashboard", metavar="HOST:PORT", help="'auto' (default), host:port, or 'none'")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors and where the results are")
+
+
+def _optimize(parsed: argparse.Namespace) -> int:
+    from admf_dask.cli.optimize import run
+
+    return run(parsed)
+
+
+def _resources(parsed: argparse.Namespace) -> int:
+    from admf_dask.cli.resources import run
+
+    return run(parsed)

@@ -1,0 +1,97 @@
+"""`admf-dask optimize`: run a study, print what was found, save the tables and the heatmap."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from admf_dask.cli import INTERRUPTED, OK, SOME_FAILED
+from admf_dask.cli.settings import config_from
+from admf_dask.optimize import OptimizationResult, ParallelOptimizer
+from admf_dask.runtime import FailedItemsWarning, Session
+from admf_dask.study import Study, builtin_study, load_study
+from admf_dask.text import format_bytes, format_count, plural
+
+_COLUMNS = (
+    ("sharpe_ratio", "Sharpe ratio", "{:.3f}"),
+    ("final_equity", "final equity", "{:,.0f}"),
+    ("max_drawdown", "max drawdown", "{:.1%}"),
+    ("n_trades", "trades", "{:.0f}"),
+)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the study; returns the exit code."""
+    study = builtin_study() if parsed.study is None else load_study(parsed.study)
+    config = config_from(parsed, study.parallel)
+    objective = study.make_objective()
+    say = (lambda text: None) if parsed.quiet else print
+    for note in study.notes:
+        say(f"note: {note}")
+    out = Path(parsed.out) if parsed.out else Path("admf-dask-results", f"{study.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    with Session(config) as session:
+        _say_where(say, study, session, len(objective.prices.close))
+        sys.stdout.flush()
+        optimizer = ParallelOptimizer(session=session)
+        try:
+            with warnings.catch_warnings():
+                # The same words are printed below, with the path of the table.
+                warnings.simplefilter("ignore", FailedItemsWarning)
+                result = optimizer.optimize(
+                    study.space, objective, score=study.score, maximize=study.maximize, keep=study.keep,
+                    progress=not parsed.quiet, name=study.name,
+                )  # fmt: skip
+        except KeyboardInterrupt as stop:
+            if not isinstance(partial := getattr(stop, "partial", None), OptimizationResult):
+                raise
+            result = partial
+    return _report(say, result, out)
+
+
+def _say_where(say: Any, study: Study, session: Session, bars: int) -> None:
+    config, layout = session.config, session.layout
+    where = (
+        f"scheduler {config.scheduler}" if config.scheduler else "calling thread" if not config.enabled else str(layout)
+    )
+    say(f"study      {study.name}: {study.strategy} on {study.data.symbol}, {format_count(bars)} bars")
+    say(f"space      {format_count(study.space.size)} combinations of {', '.join(study.space.names)}")
+    say(f"workers    {plural(layout.workers, 'slot')}: {where}")
+    if layout.mode == "thread" and layout.memory_limit:
+        say(f"memory     {format_bytes(layout.memory_limit)} left for this process")
+    if session.dashboard_link:
+        say(f"dashboard  {session.dashboard_link}")
+
+
+def _report(say: Any, result: OptimizationResult, out: Path) -> int:
+    say("")
+    say(_table(result))
+    say("")
+    say(result.summary())
+    for name, path in result.save(out).items():
+        print(f"{name:<10} {path}")
+    if result.state == "interrupted":
+        print("interrupted: what was done until then is saved", file=sys.stderr)
+        return INTERRUPTED
+    if result.failed:
+        first = result.first_failure
+        params = ", ".join(f"{name}={value!r}" for name, value in result.space[first.index].items())
+        print(f"{format_count(result.failed)} failed (first: {params}: {first.failure.summary})", file=sys.stderr)
+        return SOME_FAILED
+    return OK
+
+
+def _table(result: OptimizationResult) -> str:
+    """The ten best, aligned."""
+    top = result.top(10)
+    rows = [[*result.space.names, *(label for _, label, _ in _COLUMNS)]]
+    for _, row in top.iterrows():
+        rows.append(
+            [f"{row[name]:g}" if isinstance(row[name], (int, float)) else str(row[name]) for name in result.space.names]
+        )
+        rows[-1] += [pattern.format(row[column]) for column, _, pattern in _COLUMNS]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

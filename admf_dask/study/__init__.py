@@ -1,0 +1,8 @@
+"""Studies: what to optimise, from a file or built in."""
+
+from __future__ import annotations
+
+from admf_dask.study.files import load_study
+from admf_dask.study.model import Study, builtin_study
+
+__all__ = ["Study", "builtin_study", "load_study"]

@@ -1,0 +1,85 @@
+"""Where a study's prices come from: a symbol that is installed, or a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from admf_dask import datasets
+from admf_dask.errors import DataError
+from admf_dask.text import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PRICES = ("open", "high", "low", "close")
+
+
+@dataclass(frozen=True)
+class PriceSource:
+    """Prices of one symbol: from `file` (CSV or Parquet), or installed ones."""
+
+    symbol: str
+    file: str | None = None
+    date_column: str | None = None
+    date_format: str | None = None
+    price_column: str | None = None
+    """For files without OHLC: the column that stands for all four."""
+    start: str | None = None
+    end: str | None = None
+
+    def load(self) -> pd.DataFrame:
+        """The prices between start and end, by ascending date. Raises DataError naming file, column or row."""
+        table = datasets.load_prices(self.symbol) if self.file is None else self._read(Path(self.file))
+        chosen = table.loc[self.start : self.end]
+        if not len(chosen):
+            raise DataError(
+                f"there are no prices of {self.symbol} between {self.start or 'the start'} and {self.end or 'the end'}; "
+                "the table "
+                f"has {table.index[0]:%Y-%m-%d} to {table.index[-1]:%Y-%m-%d}"
+            )
+        return chosen
+
+    def _read(self, path: Path) -> pd.DataFrame:
+        import pandas as pd
+
+        if not path.exists():
+            raise DataError(f"the price file {path} of {self.symbol} does not exist")
+        try:
+            table: pd.DataFrame = pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else pd.read_csv(path)
+        except (ValueError, OSError) as error:
+            raise DataError(f"the price file {path} of {self.symbol} cannot be read: {error}") from error
+        prices: pd.DataFrame = self._price_columns(self._by_date(table, path), path)
+        return prices.sort_index()
+
+    def _by_date(self, table: Any, path: Path) -> Any:
+        import pandas as pd
+
+        if isinstance(table.index, pd.DatetimeIndex):
+            return table
+        name = self.date_column or next(
+            (c for c in table.columns if str(c).lower() in ("date", "datetime", "timestamp", "time")), None
+        )
+        if name not in table.columns:
+            raise DataError(
+                f"{path.name} has no date column {name!r}{did_you_mean(name, map(str, table.columns))}; set date_column"
+            )
+        try:
+            dates = pd.to_datetime(table[name], format=self.date_format)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path.name}: the dates in {name!r} cannot be read ({error}); set date_format") from error
+        return table.drop(columns=[name]).set_index(pd.DatetimeIndex(dates, name="date"))
+
+    def _price_columns(self, table: Any, path: Path) -> Any:
+        lowered = {str(name).lower(): name for name in table.columns}
+        missing = [name for name in PRICES if name not in lowered]
+        if not missing:
+            return table.rename(columns={lowered[name]: name for name in PRICES})
+        single = self.price_column or "close"
+        if single.lower() not in lowered or (self.price_column is None and missing != ["open", "high", "low"]):
+            raise DataError(
+                f"{path.name} has no column {missing[0]!r}{did_you_mean(missing[0], lowered)}; "
+                "set price_column for a file with one price"
+            )
+        return table.assign(**dict.fromkeys(PRICES, table[lowered[single.lower()]]))

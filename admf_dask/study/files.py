@@ -1,0 +1,231 @@
+"""Study files. Ours:
+
+    name: my study                      # optional
+    strategy: sma_crossover
+    parameters: {fast: {low: 2, high: 100}, slow: {low: 10, high: 200, step: 5}}
+    constraints: ["fast < slow"]
+    data: {symbol: AAPL}                # or {symbol: X, file: x.csv, date_column: ..., date_format: ..., start: ..., end: ...}
+    backtest: {commission: 0.001, slippage: 0.0, fill: next_open, direction: long, initial_cash: 1000000}
+    objective: sharpe_ratio             # or total_return, final_equity, max_drawdown
+    sample: {n: 1000, seed: 1}          # optional: random points instead of the whole grid
+    keep: all                           # or a number
+    rename: {}                          # names in the file -> names of the strategy's parameters
+    parallel: {mode: process}
+
+and the files of ADMF-Trader (`strategy: {name, parameters}`, `parameter_space`, `optimization: {method, objective}`,
+`data: {sources: [...]}`, `backtest: {initial_capital, ...}`, `broker: {...}` with rates in per cent), where every key that has
+no meaning here is answered with a note.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from admf_dask.config import ParallelConfig
+from admf_dask.errors import ConfigError
+from admf_dask.optimize import ParameterSpace
+from admf_dask.space import Combinable
+from admf_dask.study.data import PriceSource
+from admf_dask.study.model import OBJECTIVES, Study
+from admf_dask.text import did_you_mean
+from admf_dask.yamlfile import read_yaml
+
+_KEYS = (
+    "name",
+    "strategy",
+    "parameters",
+    "constraints",
+    "data",
+    "backtest",
+    "objective",
+    "sample",
+    "keep",
+    "rename",
+    "parallel",
+)
+_DATA_KEYS = ("symbol", "file", "date_column", "date_format", "price_column", "start", "end")
+_SOURCE_KEYS = ("symbol", "file", "date_column", "date_format", "price_column")
+_ADMF_MARKS = ("optimization", "parameter_space", "mode", "broker", "parameter_file")
+_ADMF_OBJECTIVES = (
+    "profit_factor",
+    "win_rate",
+    "expectancy",
+    "risk_adjusted_return",
+    "combined_score",
+    "stability_score",
+    "train_test_combined",
+)
+
+
+def load_study(path: str | os.PathLike[str]) -> Study:
+    """Read a study file of either shape. Raises ConfigError, SpaceError or DataError, naming file and key."""
+    content = read_yaml(path)
+    file = Path(path)
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f"{file.name} must be a mapping of keys such as strategy, parameters and data, but is {content!r:.60}"
+        )
+    return _admf(content, file) if any(key in content for key in _ADMF_MARKS) else _ours(content, file)
+
+
+def _ours(content: Mapping[str, Any], file: Path) -> Study:
+    for key in content:
+        if key not in _KEYS:
+            raise ConfigError(f"`{key}` in {file.name} is not a key of a study{did_you_mean(key, _KEYS)}")
+    for key in ("strategy", "parameters", "data"):
+        if key not in content:
+            raise ConfigError(f"{file.name} needs the key `{key}`, but has {', '.join(map(str, content))}")
+    space: Combinable = ParameterSpace.from_mapping(content["parameters"])
+    if content.get("constraints"):
+        constraints = content["constraints"]
+        space = space.with_constraints(*([constraints] if isinstance(constraints, str) else constraints))
+    data = _mapping(content, "data", file, _DATA_KEYS)
+    if "symbol" not in data:
+        raise ConfigError(f"`data` in {file.name} needs a `symbol`")
+    sample = _mapping(content, "sample", file, ("n", "seed"))
+    return Study(
+        name=str(content.get("name", file.stem)),
+        strategy=str(content["strategy"]),
+        space=_sampled(space, sample.get("n"), sample.get("seed", 0)) if sample else space,
+        data=_source(data, file),
+        backtest=_mapping(content, "backtest", file),
+        objective=str(content.get("objective", "sharpe_ratio")),
+        rename=_mapping(content, "rename", file),
+        keep=content.get("keep", "all"),
+        parallel=ParallelConfig.from_yaml(file) if "parallel" in content else ParallelConfig(),
+    )
+
+
+def _admf(content: Mapping[str, Any], file: Path) -> Study:
+    notes: list[str] = []
+    strategy = content.get("strategy")
+    name = strategy.get("name") if isinstance(strategy, Mapping) else strategy
+    if name is None and isinstance(content.get("strategies"), Mapping):
+        name = next(iter(content["strategies"]))
+        if len(content["strategies"]) > 1:
+            notes.append(f"`strategies` names several; the first, {name}, is used")
+    if not isinstance(name, str):
+        raise ConfigError(f"{file.name} needs `strategy: {{name: ...}}`")
+    optimization = _mapping(content, "optimization", file)
+    space = _admf_space(content, optimization, name, file)
+    method = optimization.get("method", "grid")
+    if method == "random":
+        space = _sampled(space, optimization.get("num_trials", 100), optimization.get("seed", 0))
+    elif method != "grid":
+        raise ConfigError(f"`optimization.method` in {file.name} is {method!r}, but only grid and random are supported")
+    return Study(
+        name=file.stem,
+        strategy=name,
+        space=space,
+        data=_admf_source(content, file, notes),
+        backtest=_admf_backtest(content, file, notes),
+        objective=_admf_objective(optimization, file),
+        rename=_mapping(content, "rename", file),
+        parallel=ParallelConfig.from_yaml(file) if "parallel" in content else ParallelConfig(),
+        notes=(*notes, *_leftovers(content, optimization)),
+    )
+
+
+def _admf_space(content: Mapping[str, Any], optimization: Mapping[str, Any], strategy: str, file: Path) -> Combinable:
+    pointer = content.get("parameter_file") or optimization.get("parameter_file")
+    if pointer:
+        return ParameterSpace.from_yaml(file.parent / pointer, strategy=strategy)
+    for place in (content, optimization):
+        for key in ("parameter_space", "parameters"):
+            if key in place:
+                return ParameterSpace.from_mapping({key: place[key]}, strategy=strategy)
+    raise ConfigError(f"{file.name} has no parameter space; write `parameter_space:` with a list of parameters")
+
+
+def _admf_source(content: Mapping[str, Any], file: Path, notes: list[str]) -> PriceSource:
+    sources = _mapping(content, "data", file).get("sources") or []
+    backtest = _mapping(content, "backtest", file)
+    bounds = {"start": backtest.get("start_date"), "end": backtest.get("end_date")}
+    bounds = {key: None if value is None else str(value) for key, value in bounds.items()}
+    if not sources:
+        symbols = backtest.get("symbols") or []
+        if not symbols:
+            raise ConfigError(f"{file.name} names no prices; write `data: {{sources: [{{symbol: ..., file: ...}}]}}`")
+        return PriceSource(str(symbols[0]), **bounds)
+    if len(sources) > 1:
+        notes.append(f"`data.sources` has {len(sources)} entries; the first is used")
+    return _source({**_known(sources[0], _SOURCE_KEYS, "data.sources", file), **bounds}, file)
+
+
+def _admf_backtest(content: Mapping[str, Any], file: Path, notes: list[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    backtest, broker = _mapping(content, "backtest", file), _mapping(content, "broker", file)
+    if "initial_capital" in backtest:
+        settings["initial_cash"] = backtest["initial_capital"]
+    for key in ("slippage", "commission"):
+        value = broker.get(key)
+        if isinstance(value, Mapping):
+            if value.get("type", "percentage") not in ("percentage", "percent"):
+                raise ConfigError(
+                    f"`broker.{key}.type` in {file.name} is {value['type']!r}, but only percentage is supported"
+                )
+            value = value.get("rate", value.get("percentage", value.get("value", 0)))
+        if value is not None:
+            settings[key] = float(value) / 100
+    notes += [f"`backtest.{key}` has no meaning here and is ignored" for key in backtest if key not in _BACKTEST_READ]
+    notes += [
+        f"`broker.{key}` has no meaning here and is ignored" for key in broker if key not in ("slippage", "commission")
+    ]
+    return settings
+
+
+_BACKTEST_READ = ("initial_capital", "symbols", "start_date", "end_date")
+
+
+def _admf_objective(optimization: Mapping[str, Any], file: Path) -> str:
+    objective = optimization.get("objective", "sharpe_ratio")
+    if objective in _ADMF_OBJECTIVES:
+        raise ConfigError(
+            f"`optimization.objective` in {file.name} is {objective!r}, which is not available; "
+            f"use one of {', '.join(OBJECTIVES)}"
+        )
+    return str(objective)
+
+
+def _leftovers(content: Mapping[str, Any], optimization: Mapping[str, Any]) -> list[str]:
+    read = {
+        "mode", "strategy", "strategies", "parameter_space", "parameters", "parameter_file", "optimization", "data", "backtest",
+        "broker", "rename", "parallel",
+    }  # fmt: skip
+    read_below = {"method", "objective", "num_trials", "seed", "parameter_space", "parameters", "parameter_file"}
+    notes = [f"`{key}` has no meaning here and is ignored" for key in content if key not in read]
+    return notes + [
+        f"`optimization.{key}` has no meaning here and is ignored" for key in optimization if key not in read_below
+    ]
+
+
+def _source(data: Mapping[str, Any], file: Path) -> PriceSource:
+    fields = {key: None if value is None else str(value) for key, value in data.items()}
+    if fields.get("file"):
+        fields["file"] = str(file.parent / str(fields["file"]))
+    return PriceSource(**fields)  # type: ignore[arg-type]
+
+
+def _sampled(space: Combinable, count: Any, seed: Any) -> Combinable:
+    assert isinstance(space, ParameterSpace)
+    sample: Combinable = space.sample(count, seed=seed)
+    return sample
+
+
+def _mapping(content: Mapping[str, Any], key: str, file: Path, known: tuple[str, ...] | None = None) -> dict[str, Any]:
+    value = content.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"`{key}` in {file.name} must be a mapping, but is {value!r:.60}")
+    return dict(value) if known is None else _known(value, known, key, file)
+
+
+def _known(value: Mapping[str, Any], known: tuple[str, ...], path: str, file: Path) -> dict[str, Any]:
+    for key in value:
+        if key not in known:
+            raise ConfigError(f"`{path}.{key}` in {file.name} is not an option{did_you_mean(key, known)}")
+    return dict(value)
