@@ -1,0 +1,117 @@
+"""Functions that the cluster tests evaluate; a module of its own so that workers import it as they would a user's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from admf_dask import batch_objective
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def score(params: dict[str, Any]) -> float:
+    return float(-((params["fast"] - 7) ** 2) - params["slow"] * 0.25)
+
+
+def scores(params: dict[str, Any]) -> dict[str, float]:
+    return {"sharpe": score(params), "trades": params["fast"] + 0.0}
+
+
+@batch_objective
+def batch_score(columns: dict[str, Any]) -> Any:
+    return -((columns["fast"] - 7.0) ** 2) - columns["slow"] * 0.25
+
+
+@batch_objective
+def batch_that_hates_thirteen(columns: dict[str, Any]) -> Any:
+    if (columns["fast"] == 13).any():
+        raise ValueError("thirteen")
+    return columns["fast"] * 1.0
+
+
+def fails_at_three(x: int) -> int:
+    if x == 3:
+        raise ValueError("not enough bars")
+    return x
+
+
+def with_data(x: int, data: Any) -> float:
+    return float(data[x])
+
+
+class Unpicklable(Exception):
+    def __init__(self, left: str, right: str) -> None:
+        super().__init__(f"{left} {right}")
+        self.lock = __import__("threading").Lock()
+
+
+def misbehaves(kind: str) -> Any:
+    if kind == "unpicklable error":
+        raise Unpicklable("a", "b")
+    if kind == "unpicklable result":
+        return __import__("threading").Lock()
+    if kind == "system exit":
+        raise SystemExit(4)
+    if kind == "keyboard interrupt":
+        raise KeyboardInterrupt
+    if kind == "recursion":
+        return misbehaves(kind)
+    if kind == "no str":
+        raise NoStr
+    return kind
+
+
+class NoStr(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("cannot be printed")
+
+
+def kills_its_process(how: str) -> str:
+    if how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "exit":
+        os._exit(3)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return how
+
+
+def inner_threads(_: int) -> dict[str, Any]:
+    import threadpoolctl
+
+    np.dot(np.eye(2), np.eye(2))
+    pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+    return {"pools": pools, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"), "pid": os.getpid()}
+
+
+def wait_for_file(path: str) -> float:
+    deadline = time.monotonic() + 60
+    while not Path(path).exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(path)
+        time.sleep(0.005)
+    return 1.0
+
+
+def begin_and_wait(x: int, folder: str) -> float:
+    Path(folder, f"begun-{x}").touch()
+    return wait_for_file(f"{folder}/never")
+
+
+def mark_and_count(params: dict[str, Any]) -> float:
+    return float(params["a"])
+
+
+def nested_map(x: int) -> list[int]:
+    from admf_dask import Session
+
+    with Session(mode="process", workers=2) as session:
+        return session.map(square, range(x), progress=False).values()

@@ -1,0 +1,153 @@
+"""Arrows point down, there are no circles, and Dask is imported in two rooms only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "admf_dask"
+WORDS = {"errors", "text", "outcomes", "objectives", "ranking", "events", "yamlfile"}
+DECISIONS = {"config", "machine", "resources", "space"}
+OBSERVERS = {"journal", "progress"}
+ALLOWED: dict[str, set[str]] = {
+    **dict.fromkeys(WORDS, WORDS),
+    **dict.fromkeys(DECISIONS, WORDS | DECISIONS),
+    "engine": WORDS,
+    "local": WORDS,
+    **dict.fromkeys(OBSERVERS, WORDS | DECISIONS),
+    "runtime": WORDS | DECISIONS | OBSERVERS,
+    **dict.fromkeys(
+        ("optimize", "backtests", "symbols"), WORDS | DECISIONS | OBSERVERS | {"runtime", "engine", "local"}
+    ),
+}
+DOORS = {"", "__main__", "cli", "dashboard", "datasets", "study", "testing"}
+MAY_IMPORT_DASK = {"runtime", "dashboard"}
+
+
+def imports(package: Path) -> dict[str, set[str]]:
+    """Module -> modules it imports, dotted and absolute, wherever the import stands."""
+    found: dict[str, set[str]] = {}
+    modules = {path: _name(package, path) for path in package.rglob("*.py")}
+    for path, name in modules.items():
+        targets = found.setdefault(name, set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name} uses a relative import"
+                targets |= {f"{node.module}.{alias.name}" for alias in node.names}
+    known = set(modules.values())
+    return {name: {_module(target, known) for target in targets} - {name} for name, targets in found.items()}
+
+
+def _name(package: Path, path: Path) -> str:
+    parts = (package.name, *path.relative_to(package).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _module(target: str, known: set[str]) -> str:
+    """`package.module.name` is the module if the name is not a module itself."""
+    parent = target.rpartition(".")[0]
+    return parent if target not in known and parent in known else target
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def upward_arrows(graph: dict[str, set[str]]) -> list[str]:
+    wrong = []
+    for module, targets in graph.items():
+        here = room(module)
+        for target in targets:
+            if not target.startswith("admf_dask"):
+                continue
+            there = room(target)
+            if here != there and here not in DOORS and there not in ALLOWED[here]:
+                wrong.append(f"{module} -> {target}")
+    return sorted(wrong)
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    ours = {name: {target for target in targets if target in graph} for name, targets in graph.items()}
+    # A package's __init__ gathers its modules, and a module of it imports the package on the way; that is no circle of ours.
+    ours = {name: {t for t in targets if not name.startswith(f"{t}.")} for name, targets in ours.items()}
+    found: list[str] = []
+    state: dict[str, int] = {}
+
+    def visit(name: str, path: list[str]) -> None:
+        state[name] = 1
+        for target in sorted(ours[name]):
+            if state.get(target) == 1:
+                found.append(" -> ".join([*path[path.index(target) :], target]))
+            elif target not in state:
+                visit(target, [*path, target])
+        state[name] = 2
+
+    for name in sorted(ours):
+        if name not in state:
+            visit(name, [name])
+    return found
+
+
+def test_every_room_is_known() -> None:
+    assert {room(module) for module in imports(PACKAGE)} <= ALLOWED.keys() | DOORS
+
+
+def test_arrows_point_down() -> None:
+    assert upward_arrows(imports(PACKAGE)) == []
+
+
+def test_there_is_no_circle() -> None:
+    assert circles(imports(PACKAGE)) == []
+
+
+def test_dask_is_imported_in_two_rooms_only() -> None:
+    graph = imports(PACKAGE)
+    wrong = {
+        module
+        for module, targets in graph.items()
+        if room(module) not in MAY_IMPORT_DASK
+        and any(target.split(".")[0] in ("dask", "distributed") for target in targets)
+    }
+    # Type annotations of public methods name Dask's types, without importing them at run time.
+    assert {module for module in wrong if not _only_for_types(module)} == set()
+
+
+def _only_for_types(module: str) -> bool:
+    path = PACKAGE.parent / Path(*module.split("."))
+    source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+    tree = ast.parse(source)
+    guarded = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    return all(
+        id(node) in guarded
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("dask", "distributed")
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "arrow", "circle"),
+    [
+        ({"errors.py": "from admf_dask.runtime import Session", "runtime/__init__.py": ""}, 1, 0),
+        ({"runtime/a.py": "from admf_dask.runtime import b", "runtime/b.py": "import admf_dask.runtime.a"}, 0, 1),
+        ({"space/a.py": "def f():\n    from admf_dask.optimize import x", "optimize/__init__.py": "x = 1"}, 1, 0),
+        ({"cli/a.py": "from admf_dask.errors import x", "errors.py": "x = 1"}, 0, 0),
+    ],
+)
+def test_the_test_sees_what_it_should(tmp_path: Path, files: dict[str, str], arrow: int, circle: int) -> None:
+    package = tmp_path / "admf_dask"
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    graph = imports(package)
+    assert len(upward_arrows(graph)) == arrow
+    assert len(circles(graph)) == circle

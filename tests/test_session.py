@@ -1,0 +1,324 @@
+"""Sessions on real clusters: what they start, what they give, what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import cluster_work as work
+import psutil
+import pytest
+
+from admf_dask import Outcome, ParallelConfig, SchedulerUnreachable, Session, SessionClosed, SessionError, TaskError
+from admf_dask.outcomes import error_words
+from admf_dask.runtime import FailedItemsWarning
+
+HERE = Path(__file__).parent
+
+
+def run_script(body: str, tmp_path: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(body))
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True, text=True, timeout=90, env=environment, cwd=tmp_path, **options,
+    )  # fmt: skip
+
+
+def test_outcomes_are_in_item_order_and_say_who_did_them(any_session: Session) -> None:
+    outcomes = any_session.map(work.square, range(100), progress=False)
+    assert outcomes.values() == [x * x for x in range(100)]
+    assert [outcome.index for outcome in outcomes] == list(range(100))
+    first = outcomes[0]
+    assert isinstance(first, Outcome)
+    assert first.ok
+    assert first.worker.startswith("pid ")
+    assert first.seconds >= 0
+    assert first.attempts == 1
+
+
+def test_a_failing_item_is_a_row_with_its_traceback_and_the_rest_finish(any_session: Session) -> None:
+    with pytest.warns(FailedItemsWarning, match=r"1 of 10 items failed \(first: 3: ValueError: not enough bars\)"):
+        outcomes = any_session.map(work.fails_at_three, range(10), progress=False)
+    assert [outcome.value for outcome in outcomes if outcome.ok] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    failed = outcomes[3]
+    assert isinstance(failed.error, ValueError)
+    assert failed.item == 3
+    assert 'raise ValueError("not enough bars")' in (failed.traceback or "")
+    assert "evaluate.py" not in (failed.traceback or ""), "frames of ours are noise"
+    assert outcomes.failures.loc[3, "error_type"] == "ValueError"
+    with pytest.raises(ValueError, match="not enough bars"):
+        outcomes.values()
+
+
+def test_all_items_failed_is_an_error(any_session: Session) -> None:
+    with pytest.raises(TaskError, match=r"all 2 items failed \(first: 3: ValueError"):
+        any_session.map(work.fails_at_three, [3, 3], progress=False)
+
+
+def test_data_goes_along_as_the_second_argument(any_session: Session) -> None:
+    assert any_session.map(work.with_data, [2, 0], data=[10.0, 11.0, 12.0], progress=False).values() == [12.0, 10.0]
+
+
+def test_lambdas_closures_and_generators_travel(any_session: Session) -> None:
+    offset = 5
+    assert any_session.map(lambda x: x + offset, (x for x in range(4)), progress=False).values() == [5, 6, 7, 8]
+
+
+def test_nothing_to_do_is_an_empty_result(any_session: Session) -> None:
+    assert len(any_session.map(work.square, [], progress=False)) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("unpicklable error", "Unpicklable"),
+        ("unpicklable result", "TaskError"),
+        ("system exit", "SystemExit"),
+        ("recursion", "RecursionError"),
+        ("no str", "NoStr"),
+    ],
+)
+def test_whatever_an_item_does_it_is_that_items_failure(any_session: Session, kind: str, error: str) -> None:
+    with pytest.warns(FailedItemsWarning):
+        outcomes = any_session.map(work.misbehaves, ["fine", kind, "good"], progress=False)
+    assert [outcome.value for outcome in outcomes] == ["fine", None, "good"]
+    assert error in error_words(outcomes[1].error)
+
+
+def test_as_completed_yields_every_item_once_and_may_be_left_early(any_session: Session) -> None:
+    assert sorted(outcome.value for outcome in any_session.as_completed(work.square, range(50))) == [
+        x * x for x in range(50)
+    ]
+    for outcome in any_session.as_completed(work.square, range(10_000)):
+        assert outcome.ok
+        break
+    assert any_session.map(work.square, [3], progress=False).values() == [9]
+
+
+def test_two_threads_may_use_one_session(any_session: Session) -> None:
+    found: dict[int, list[int]] = {}
+
+    def use(offset: int) -> None:
+        found[offset] = any_session.map(work.square, range(offset, offset + 200), progress=False).values()
+
+    threads = [threading.Thread(target=use, args=(offset,)) for offset in (0, 1000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {offset: [x * x for x in range(offset, offset + 200)] for offset in (0, 1000)}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("how", "words"), [("segfault", "SIGSEGV"), ("exit", "exit code 3"), ("kill", "SIGKILL")])
+def test_an_item_that_kills_its_process_is_found_and_its_neighbours_are_not_blamed(
+    process_session: Session, how: str, words: str
+) -> None:
+    items = ["fine"] * 60
+    items[17] = how
+    with pytest.warns(FailedItemsWarning, match="1 of 60"):
+        outcomes = process_session.map(work.kills_its_process, items, progress=False)
+    assert [outcome.index for outcome in outcomes if not outcome.ok] == [17]
+    assert words in str(outcomes[17].error)
+    assert outcomes[17].attempts == 2
+
+
+@pytest.mark.cluster
+def test_inner_thread_pools_keep_to_the_slots_and_the_environment_stays_clean(process_session: Session) -> None:
+    assert "OMP_NUM_THREADS" not in os.environ
+    for found in process_session.map(work.inner_threads, range(2), progress=False).values():
+        assert set(found["pools"]) <= {1}
+        assert found["OMP_NUM_THREADS"] == "1"
+        assert found["pid"] != os.getpid()
+
+
+def test_thread_mode_bounds_inner_pools_and_restores_them() -> None:
+    import threadpoolctl
+
+    before = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+    with Session(mode="thread", workers=2, dashboard=None) as session:
+        (found,) = session.map(work.inner_threads, [0], progress=False).values()
+        assert set(found["pools"]) <= {1}
+        assert found["pid"] == os.getpid()
+    assert [pool["num_threads"] for pool in threadpoolctl.threadpool_info()] == before
+
+
+@pytest.mark.cluster
+def test_only_loopback_listens_and_strangers_are_kept_out(process_session: Session) -> None:
+    mine = psutil.Process()
+    listening = [
+        connection.laddr
+        for process in [mine, *mine.children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert process_session.client.scheduler.address.startswith("tls://")
+    assert process_session.client.security.require_encryption
+
+
+def test_thread_mode_listens_on_loopback_only(thread_session: Session) -> None:
+    addresses = {c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    assert addresses <= {"127.0.0.1"}
+
+
+def test_the_session_is_not_the_default_client(any_session: Session) -> None:
+    from distributed import default_client
+
+    with pytest.raises(ValueError, match="No clients found"):
+        default_client()
+
+
+@pytest.mark.cluster
+def test_the_dashboard_opens_under_the_link() -> None:
+    with Session(mode="thread", workers=1) as session:
+        assert session.dashboard_link is not None
+        with urllib.request.urlopen(session.dashboard_link, timeout=20) as page:
+            assert "Dask" in page.read().decode()
+
+
+def test_a_client_of_the_users_is_used_and_left_open(thread_session: Session) -> None:
+    client = thread_session.client
+    with Session(client=client) as session:
+        assert session.map(work.square, [1, 2, 3], progress=False).values() == [1, 4, 9]
+        assert session.layout.workers == 2
+    assert client.status == "running"
+
+
+def test_a_running_scheduler_is_used_by_its_address(thread_session: Session) -> None:
+    from distributed import LocalCluster
+
+    from admf_dask.runtime.cluster import LoopbackWorker
+
+    options = {"processes": False, "protocol": "tcp", "dashboard_address": None, "worker_class": LoopbackWorker}
+    quiet = {"scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}, "silence_logs": 50}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, **options, **quiet) as cluster,
+        Session(ParallelConfig(scheduler=cluster.scheduler_address)) as session,
+    ):
+        assert session.map(work.square, range(5), progress=False).values() == [0, 1, 4, 9, 16]
+
+
+def test_nobody_at_the_address_is_said_clearly() -> None:
+    with pytest.raises(SchedulerUnreachable, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
+        Session(ParallelConfig(scheduler="tcp://127.0.0.1:9")).open()
+
+
+def test_each_misuse_has_its_words() -> None:
+    session = Session(ParallelConfig(enabled=False))
+    with pytest.raises(SessionClosed, match="not open yet"):
+        session.map(work.square, [1])
+    with session:
+        with pytest.raises(SessionError, match="is open already"):
+            session.open()
+        with pytest.raises(SessionError, match="has no client"):
+            _ = session.client
+        with pytest.raises(TypeError, match="expected a function, but got 4"):
+            session.map(work.square(2), [1])  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="items must be a sequence"):
+            session.map(work.square, "abc")
+    with pytest.raises(SessionClosed, match="the session is closed"):
+        session.map(work.square, [1])
+    with pytest.raises(SessionError, match="was closed"):
+        session.open()
+
+
+def test_a_function_that_cannot_travel_is_named(process_session: Session) -> None:
+    lock = threading.Lock()
+    with pytest.raises(TaskError, match="the function must survive pickling"):
+        process_session.map(lambda x: lock, [1], progress=False)
+
+
+@pytest.mark.cluster
+def test_inside_a_task_it_runs_inline(process_session: Session) -> None:
+    assert process_session.map(work.nested_map, [3], progress=False).values() == [[0, 1, 4]]
+
+
+@pytest.mark.cluster
+def test_an_unguarded_script_gets_one_clear_message(tmp_path: Path) -> None:
+    done = run_script(
+        """
+        from admf_dask import Session
+        with Session(mode="process", workers=2) as session:
+            print(session.map(abs, [1]))
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 1
+    assert 'if __name__ == "__main__":' in done.stderr
+    assert done.stderr.count("Traceback") == 1
+    assert "script.py, line 3" in done.stderr
+
+
+@pytest.mark.cluster
+def test_a_guarded_script_starts_and_ends_without_a_word(tmp_path: Path) -> None:
+    done = run_script(
+        """
+        from admf_dask import Session
+        def main():
+            with Session(mode="process", workers=2) as session:
+                print(session.map(abs, [-1, 2], progress=False).values())
+        if __name__ == "__main__":
+            main()
+        """,
+        tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[1, 2]\n", "")
+
+
+SLEEPER = """
+import os, sys, time
+import cluster_work
+import psutil
+from admf_dask import Session
+def main():
+    with Session(mode="process", workers=2, dashboard=None) as session:
+        children = psutil.Process().children(recursive=True)
+        open(os.path.join(sys.argv[1], "children"), "w").write(" ".join(str(c.pid) for c in children))
+        try:
+            session.map(cluster_work.begin_and_wait, [1, 2], data=sys.argv[1], progress=False)
+        except KeyboardInterrupt as stop:
+            print("interrupted", type(stop.partial).__name__, flush=True)
+            raise SystemExit(130)
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_driver(tmp_path: Path, sign: signal.Signals) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SLEEPER)
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as driver:
+        listed = tmp_path / "children"
+        work.wait_for_file(str(listed))
+        while not (text := listed.read_text()):
+            pass
+        children = [psutil.Process(int(pid)) for pid in text.split()]
+        work.wait_for_file(str(tmp_path / "begun-2"))
+        driver.send_signal(sign)
+        out, err = driver.communicate(timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=15)
+    assert not alive
+    if sign is signal.SIGINT:
+        assert driver.returncode == 130
+        assert "interrupted Outcomes" in out
+        assert err == ""
