@@ -61,7 +61,7 @@ def format_seconds(seconds: float) -> str:
 
 def format_count(count: float) -> str:
     """`format_count(1234567)` is `'1,234,567'`."""
-    return f"{count:,.0f}"
+    return f"{count:,}" if isinstance(count, int) else f"{count:,.0f}"
 
 
 def format_rate(per_second: float) -> str:

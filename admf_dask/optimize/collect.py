@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask import ranking
-from admf_dask.errors import ResourceError, TaskError
+from admf_dask.errors import ResourceError, SpaceError, TaskError
 from admf_dask.outcomes import Block, FailedItem
 from admf_dask.runtime import Keep
 from admf_dask.text import format_bytes, format_count
@@ -53,8 +53,9 @@ class Collector:
         self.evaluated += block.evaluated
         self.rejected += block.rejected
         self.failed += block.failed
-        if self.rejected_example is None:
-            self.rejected_example = block.rejected_example
+        if block.rejected_example is not None:
+            # The first in grid order, whatever the order of the chunks.
+            self.rejected_example = min(block.rejected_example, self.rejected_example or block.rejected_example)
         room = len(block.failures) if self.keep.count is None else max(0, FAILURES_KEPT - len(self.failures))
         self.failures.extend(block.failures[:room])
         if block.worker:
@@ -116,7 +117,15 @@ def read_keep(keep: Any) -> int | None:
 
 
 def check_room(total: int, keep: int | None, names: int, available: int) -> None:
-    """Refuse to keep more rows than memory holds. Raises ResourceError with both numbers and the line to type."""
+    """Refuse to keep more rows than memory holds. Raises ResourceError with both numbers and the line to type.
+
+    Also refuses, with a SpaceError, a space whose positions do not fit 64 bits.
+    """
+    if total > 2**62:
+        raise SpaceError(
+            f"a run can number {format_count(2**62)} combinations, but the space has {format_count(total)}; "
+            "write optimize(space.sample(1_000_000, seed=1), ...)"
+        )
     needed = total * (24 + 8 * names)
     if keep is None and needed > available // 2:
         raise ResourceError(

@@ -119,7 +119,7 @@ class ParallelOptimizer:
         evaluator = self._evaluator(
             parameter_space, objective_function, constraints, data, Keep(score, maximize, read_keep(keep))
         )
-        check_room(len(evaluator.items), evaluator.keep.count, 1, Machine.probe().memory_available)
+        check_room(evaluator.items.size, evaluator.keep.count, 1, Machine.probe().memory_available)
         title = Title("optimize", name or _name(objective_function))
         with self._session() as session:
             return _optimize(session, evaluator, title, observers_for(progress))
@@ -215,7 +215,7 @@ def _result(evaluator: ScoreEvaluator, collector: Collector, began: float, state
 
 
 def _check_something_left(evaluator: ScoreEvaluator, collector: Collector) -> None:
-    total = len(evaluator.items)
+    total = evaluator.items.size
     if collector.evaluated == 0:
         if collector.rejected_example is None:
             raise SpaceError("the parameter space holds no combination. Nothing to run.")

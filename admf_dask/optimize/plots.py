@@ -13,24 +13,29 @@ from bokeh.plotting import figure
 from bokeh.resources import INLINE
 
 if TYPE_CHECKING:
-    from admf_dask.optimize.result import OptimizationResult
+    import pandas as pd
+    from numpy.typing import NDArray
 
 BLUE, ORANGE, GREY, EMPTY = "#2f5fe0", "#e8590c", "#667085", "#eef1f6"
 FONT = "Inter, Helvetica, Arial, sans-serif"
 
 
-def heatmap_figure(result: OptimizationResult, x: str, y: str, aggregate: str) -> figure:
-    """Scores over two parameters; every cell is labelled on hover, the best is ringed, what was not evaluated stays empty."""
-    wide = result.heatmap(x, y, aggregate)
+def heatmap_figure(wide: pd.DataFrame, title: str, score: str, best: tuple[Any, Any] | None) -> figure:
+    """Scores by row and column of `wide`; every cell is labelled on hover, the best is ringed, NaN stays empty."""
+    x, y = str(wide.columns.name), str(wide.index.name)
     across, down = [str(value) for value in wide.columns], [str(value) for value in wide.index]
     values = wide.to_numpy(dtype=float)
     rows, columns = np.nonzero(~np.isnan(values))
     scores = values[rows, columns]
-    rest = f" ({aggregate} over the other parameters)" if len(result.space.names) > 2 else ""
     plot = _figure(
-        _title(result.score) + rest, x_range=FactorRange(*across), y_range=FactorRange(*down), x_axis_label=x, y_axis_label=y,
-        height=560, width=820,
-    )  # fmt: skip
+        title,
+        x_range=FactorRange(*across),
+        y_range=FactorRange(*down),
+        x_axis_label=x,
+        y_axis_label=y,
+        height=560,
+        width=820,
+    )
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
     mapper = LinearColorMapper(palette=list(Viridis256), low=low, high=high if high > low else low + 1)
     source = {"x": [across[c] for c in columns], "y": [down[r] for r in rows], "score": scores}
@@ -44,31 +49,27 @@ def heatmap_figure(result: OptimizationResult, x: str, y: str, aggregate: str) -
         line_color=None,
         width_units="data",
     )
-    plot.add_tools(HoverTool(renderers=[cells], tooltips=[(x, "@x"), (y, "@y"), (result.score, "@score{0.0000}")]))
+    plot.add_tools(HoverTool(renderers=[cells], tooltips=[(x, "@x"), (y, "@y"), (score, "@score{0.0000}")]))
     plot.add_layout(
         ColorBar(color_mapper=mapper, ticker=BasicTicker(desired_num_ticks=7), border_line_color=None), "right"
     )
-    _mark_best(plot, result, x, y)
+    if best is not None:
+        _mark_best(plot, *best)
     _thin_labels(plot.xaxis, across, 26)
     _thin_labels(plot.yaxis, down, 22)
     return plot
 
 
-def history_figure(result: OptimizationResult) -> figure:
+def history_figure(indices: NDArray[np.int64], scores: NDArray[np.float64], score: str, *, maximize: bool) -> figure:
     """Every score in grid order, and the best so far as a line."""
-    scores = result.scores
-    best = _best_so_far(scores, result.maximize)
+    best = _best_so_far(scores, maximize)
     plot = _figure(
-        f"{_title(result.score)} of every combination",
-        x_axis_label="combination",
-        y_axis_label=result.score,
-        width=820,
-        height=400,
+        f"{readable(score)} of every combination", x_axis_label="combination", y_axis_label=score, width=820, height=400
     )
     step = max(1, len(scores) // 20_000)
-    positions = result.indices.astype(float)
+    positions = indices.astype(float)
     plot.scatter(positions[::step], scores[::step], size=4, color=BLUE, alpha=0.35, legend_label="each evaluation")
-    plot.step(positions, best, mode="after", color=ORANGE, line_width=2, legend_label="best so far")
+    plot.step(positions[::step], best[::step], mode="after", color=ORANGE, line_width=2, legend_label="best so far")
     plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
     plot.legend.location = "bottom_right"
     plot.legend.border_line_color = None
@@ -97,13 +98,8 @@ def _figure(title: str, **options: Any) -> figure:
     return plot
 
 
-def _mark_best(plot: figure, result: OptimizationResult, x: str, y: str) -> None:
-    best, score = result.best_params, result.best_score
-    if best is None or score is None or np.isnan(score) or x not in best or y not in best:
-        return
-    plot.scatter(
-        [str(best[x])], [str(best[y])], size=14, fill_color=None, line_color=ORANGE, line_width=3, legend_label="best"
-    )
+def _mark_best(plot: figure, x: Any, y: Any) -> None:
+    plot.scatter([str(x)], [str(y)], size=14, fill_color=None, line_color=ORANGE, line_width=3, legend_label="best")
     plot.legend.location = "top_right"
     plot.legend.background_fill_alpha = 0.8
     plot.legend.border_line_color = None
@@ -123,5 +119,6 @@ def _best_so_far(scores: Any, maximize: bool) -> Any:
     return np.where(np.isinf(best), np.nan, best)
 
 
-def _title(score: str) -> str:
+def readable(score: str) -> str:
+    """`sharpe_ratio` as `Sharpe ratio`."""
     return score.replace("_", " ").capitalize()

@@ -183,20 +183,25 @@ class OptimizationResult(Mapping[str, Any]):
 
     def plot_heatmap(self, x: str | None = None, y: str | None = None, aggregate: str = "max") -> figure:
         """The heatmap as a Bokeh figure, the best marked; x and y default to the first two parameters."""
-        from admf_dask.optimize.plots import heatmap_figure
+        from admf_dask.optimize.plots import heatmap_figure, readable
 
         names = [name for name in self.space.names if name not in (x, y)]
         x = x or (names.pop(0) if names else None)
         y = y or (names.pop(0) if names else None)
         if x is None or y is None:
             raise SpaceError("a heatmap needs two parameters, but the space has one; use .plot_history() or .frame")
-        return heatmap_figure(self, x, y, aggregate)
+        title = readable(self.score) + (
+            f" ({aggregate} over the other parameters)" if len(self.space.names) > 2 else ""
+        )
+        best = self.best_params or {}
+        mark = (best[x], best[y]) if {x, y} <= best.keys() and not np.isnan(self.scores[self.order[0]]) else None
+        return heatmap_figure(self.heatmap(x, y, aggregate), title, self.score, mark)
 
     def plot_history(self) -> figure:
         """Every score in grid order with the best so far, as a Bokeh figure."""
         from admf_dask.optimize.plots import history_figure
 
-        return history_figure(self)
+        return history_figure(self.indices, self.scores, self.score, maximize=self.maximize)
 
     def save(self, directory: str | os.PathLike[str]) -> dict[str, Path]:
         """Write `results.parquet`, `results.csv`, `heatmap.html` (opens offline) and, if any, `failures.csv`.

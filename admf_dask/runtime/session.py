@@ -179,7 +179,7 @@ class Session:
             self.config.security if address.startswith("tls") and self.config.security != "auto" else "none"
         )
         try:
-            client = Client(address, security=security, set_as_default=False, timeout=10)
+            client = Client(address, security=security, set_as_default=False, timeout=5)
         except (OSError, TimeoutError, ValueError, TypeError) as error:
             raise SchedulerUnreachable(
                 f"no Dask scheduler answers at {address} ({type(error).__name__}); start one with `dask scheduler`, or check "

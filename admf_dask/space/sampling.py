@@ -61,25 +61,27 @@ def draw(grid: Combinable, count: int, seed: int) -> ParameterSample:
         raise SpaceError(f"the number of samples must be a whole number of at least 1, but is {count!r}")
     chance = random.Random(seed)
     if grid.size <= ENUMERABLE or not grid.constraints:
-        allowed: Any = range(grid.size) if not grid.constraints else _allowed(grid, 0, grid.size)
-        if count > len(allowed):
+        allowed = _allowed(grid, 0, grid.size) if grid.constraints else None
+        size = grid.size if allowed is None else len(allowed)
+        if count > size:
             raise SpaceError(
-                f"{format_count(count)} samples were asked for, but only {format_count(len(allowed))} combinations "
+                f"{format_count(count)} samples were asked for, but only {format_count(size)} combinations "
                 f"{'satisfy the constraints' if grid.constraints else 'exist'}; ask for fewer"
             )
-        return ParameterSample(grid, _distinct(chance, allowed, count))
+        places = _distinct(chance, size, count)
+        return ParameterSample(grid, places if allowed is None else [allowed[place] for place in places])
     return ParameterSample(grid, _by_rejection(grid, count, chance))
 
 
-def _distinct(chance: random.Random, allowed: Any, count: int) -> list[int]:
-    size = len(allowed)
+def _distinct(chance: random.Random, size: int, count: int) -> list[int]:
+    """`count` distinct numbers below `size`, in random order."""
     if count > size // 3:
-        order = list(allowed)
+        order = list(range(size))
         chance.shuffle(order)
         return order[:count]
     seen: dict[int, None] = {}
     while len(seen) < count:
-        seen.setdefault(allowed[chance.randrange(size)] if not isinstance(allowed, range) else chance.randrange(size))
+        seen.setdefault(chance.randrange(size))
     return list(seen)
 
 
