@@ -10,11 +10,13 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from admf_dask.errors import ConfigError
-from admf_dask.text import did_you_mean, join_words
+from admf_dask.text import closest, did_you_mean, join_words
 
 MODES = ("process", "thread", "hybrid")
 _NESTED = {"max_memory_percent": "resources", "max_cpu_percent": "resources"}
 _SECURITY_KEYS = ("ca_file", "cert", "key")
+_WORD_FOR_NONE = {"mode": "", "dashboard": "null", "scheduler": "null", "security": "`none`"}
+"""Options whose value is a word, and how "none" is written there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +83,13 @@ class ParallelConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """From `{"parallel": {...}}` or the block itself. Raises ConfigError as `from_yaml` does, without a file."""
+        """From `{"parallel": {...}}`, where other blocks are left to others, or from the block itself.
+
+        Raises ConfigError as `from_yaml` does, without a file.
+        """
         if not isinstance(mapping, Mapping):
             raise ConfigError(f"the parallel block must be a mapping, but got {mapping!r:.80}")
-        return cls(**_flatten(mapping["parallel"] if set(mapping) == {"parallel"} else mapping, ""))
+        return cls(**_flatten(mapping.get("parallel", mapping), ""))
 
     def to_mapping(self) -> dict[str, Any]:
         """The block as plain data, nested as in YAML; `from_mapping` gives an equal config."""
@@ -106,7 +111,7 @@ class _FrozenPaths(dict[str, str]):
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("a ParallelConfig is frozen; make another with dataclasses.replace(config, security=...)")
 
-    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = _refuse
+    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = clear = setdefault = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _FrozenPaths, (dict(self),)
@@ -122,9 +127,9 @@ def _flatten(block: Any, source: str) -> dict[str, Any]:
     top = [field.name for field in fields(ParallelConfig) if field.name not in _NESTED]
     for key, value in block.items():
         if key == "resources":
-            if not isinstance(value, Mapping):
+            if not isinstance(value, Mapping | None):
                 raise ConfigError(f"`parallel.resources`{_in(source)} must be a mapping, but is {value!r:.80}")
-            for inner, number in value.items():
+            for inner, number in (value or {}).items():
                 flat[_known(inner, list(_NESTED), "parallel.resources", source)] = number
         else:
             flat[_known(key, [*top, "resources"], "parallel", source)] = value
@@ -148,15 +153,21 @@ def _known(key: Any, known: list[str], path: str, source: str) -> str:
 
 def _check(name: str, value: Any, source: str, path: str | None = None) -> None:
     rule, holds = _RULES[name]
+    path = path or name
+    if name == "security" and isinstance(value, Mapping):
+        for key in value:
+            _known(key, list(_SECURITY_KEYS), path, source)
     if not holds(value):
-        hint = ""
-        if isinstance(value, bool) and name in ("mode", "dashboard", "security", "scheduler"):
-            hint = (
-                "; an unquoted on, off, yes or no is a boolean in YAML, so put quotes around it, or write null for none"
-            )
-        elif name == "mode" and isinstance(value, str):
-            hint = did_you_mean(value, MODES) if did_you_mean(value, MODES).startswith("; did") else ""
-        raise ConfigError(f"`{path or name}`{_in(source)} must be {rule}, but is {value!r}{hint}")
+        raise ConfigError(f"`{path}`{_in(source)} must be {rule}, but is {value!r}{_hint(name, value)}")
+
+
+def _hint(name: str, value: Any) -> str:
+    """What was probably meant by a value of the wrong kind."""
+    if isinstance(value, bool) and name in _WORD_FOR_NONE:
+        none = f", and none is written {_WORD_FOR_NONE[name]}" if _WORD_FOR_NONE[name] else ""
+        return f"; YAML reads an unquoted on, off, yes or no as a boolean{none}"
+    near = closest(value, MODES) if name == "mode" and isinstance(value, str) else None
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def _whole(value: Any) -> bool:

@@ -16,6 +16,8 @@ from typing import Self
 
 import psutil
 
+from admf_dask.errors import ConfigError
+
 _V1_UNLIMITED = 2**60
 """Cgroup v1 writes "no limit" as the largest page-aligned int64."""
 
@@ -24,13 +26,13 @@ _V1_UNLIMITED = 2**60
 class Machine:
     """Facts about the machine, frozen. Construct one by hand to ask "what if".
 
-    Raises ValueError for numbers that no machine has.
+    Raises ConfigError (a ValueError) for numbers that no machine has.
     """
 
     cpu_count: int
     """CPUs that this process may use."""
     memory_total: int
-    """Bytes that this process and its children may use at most."""
+    """Bytes that this process and its children may use at most; 0 is "unknown"."""
     memory_available: int
     """Bytes of these that are free now, or can be freed at once."""
     cpu_percent: float
@@ -39,11 +41,14 @@ class Machine:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if self.cpu_count < 1:
-            raise ValueError(f"cpu_count must be at least 1, but is {self.cpu_count}")
+            raise ConfigError(f"cpu_count must be at least 1, but is {self.cpu_count}")
         if not 0 <= self.memory_available <= self.memory_total:
-            raise ValueError(
-                f"0 <= memory_available <= memory_total must hold, but they are {self.memory_available} and {self.memory_total}"
+            raise ConfigError(
+                f"0 <= memory_available <= memory_total must hold, but they are {self.memory_available} and "
+                f"{self.memory_total}; both are bytes"
             )
+        if not 0 <= self.cpu_percent < math.inf:
+            raise ConfigError(f"cpu_percent must be 0 (unknown) or the load in percent, but is {self.cpu_percent}")
 
     @classmethod
     def probe(cls, *, interval: float = 0.1) -> Self:
@@ -60,9 +65,10 @@ class Machine:
 
 
 def cpus(root: Path) -> int:
-    """The CPUs of the affinity mask, or fewer where a cgroup quota (rounded up) allows fewer."""
+    """The CPUs of the affinity mask, or fewer where a cgroup quota (rounded up) or PYTHON_CPU_COUNT (3.13) allows fewer."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min([affinity, *(math.ceil(quota) for quota in _quotas(root))]))
+    told = getattr(os, "process_cpu_count", os.cpu_count)() or affinity
+    return max(1, min([affinity, told, *(math.ceil(quota) for quota in _quotas(root))]))
 
 
 def cgroup_memory(root: Path) -> tuple[int, int]:
@@ -123,7 +129,7 @@ def _levels(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
 
 def _upwards(mount: Path, group: str, mount_root: str) -> Iterator[Path]:
     # In a container the group is named as the host sees it, and the mount shows the tree from mount_root on.
-    inside = group[len(mount_root) :] if mount_root != "/" and group.startswith(mount_root) else group
+    inside = group[len(mount_root) :] if f"{group}/".startswith(f"{mount_root}/") else group
     parts = [part for part in inside.split("/") if part and part != ".."]
     if not mount.joinpath(*parts).is_dir():
         parts = []

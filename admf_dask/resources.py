@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import psutil
 
-from admf_dask.config import MODES
+from admf_dask.config import ParallelConfig
 from admf_dask.errors import ConfigError, ResourceError
 from admf_dask.machine import Machine
-from admf_dask.text import did_you_mean, format_bytes, plural
+from admf_dask.text import format_bytes, join_words, plural
 
 __all__ = ["Layout", "Machine", "ResourceManager", "ResourceShortage"]
 
@@ -67,9 +67,7 @@ class ResourceManager:
         self, max_memory_percent: float = 80, max_cpu_percent: float = 90, *, machine: Machine | None = None
     ) -> None:
         """Nothing is measured yet."""
-        for name, value in (("max_memory_percent", max_memory_percent), ("max_cpu_percent", max_cpu_percent)):
-            if not 0 < value <= 100:
-                raise ConfigError(f"{name} must be above 0 and up to 100, but is {value!r}")
+        ParallelConfig(max_memory_percent=max_memory_percent, max_cpu_percent=max_cpu_percent)  # checks them
         self.max_memory_percent = max_memory_percent
         self.max_cpu_percent = max_cpu_percent
         self._machine = machine
@@ -87,15 +85,14 @@ class ResourceManager:
         """Workers that memory and CPU have headroom for: CPUs scaled by the smaller headroom, at least 1.
 
         With used% = (total - available) / total * 100, memory allows `int(cpus * (max% - used%) / max%)`, at least 1, and 1
-        when there is no headroom; CPU the same with its load, and all CPUs when the load is unknown (0).
+        when there is no headroom; CPU the same with its load. A total or a load of 0 is unknown and allows all CPUs.
         """
-        machine = self.machine
-        return min(
-            _scaled(machine.cpu_count, self.max_memory_percent, self._memory_percent),
-            _scaled(machine.cpu_count, self.max_cpu_percent, machine.cpu_percent)
-            if machine.cpu_percent > 0
-            else machine.cpu_count,
+        cpus, load = self.machine.cpu_count, self.machine.cpu_percent
+        memory_workers = (
+            _scaled(cpus, self.max_memory_percent, self._memory_percent) if self.machine.memory_total else cpus
         )
+        cpu_workers = _scaled(cpus, self.max_cpu_percent, load) if load > 0 else cpus
+        return min(memory_workers, cpu_workers)
 
     def plan(
         self, mode: str = "process", max_workers: int = 0, threads_per_process: int = 0, *, held: int | None = None
@@ -109,58 +106,79 @@ class ResourceManager:
         `max_workers` counts slots; 0 takes `get_optimal_workers()`, and fewer where memory allows fewer. `process` is N x 1,
         `thread` 1 x N. `hybrid` on N slots takes the threads T between 2 and the square root of N that use most slots (the
         larger T of equals), N // T processes: 4 is 2 x 2, 8 is 4 x 2, 16 is 4 x 4; below 4 slots it is N x 1. A given
-        `threads_per_process` sets T.
+        `threads_per_process` sets T, but never more than N; in thread mode it is another word for `max_workers`.
 
-        Raises ResourceError when `max_workers` do not fit, ConfigError for arguments that contradict each other. Without
-        headroom an automatic plan is one worker, and a `ResourceShortage` warning says why.
+        A process gets 256 MiB or is not started: with pandas loaded a worker holds about 150 MiB before it does any work.
+        Raises ResourceError when `max_workers` do not fit, with the values that would, and ConfigError for arguments that
+        contradict each other. Without headroom an automatic plan is one worker, and a `ResourceShortage` warning says why;
+        where memory is the reason, that worker's limit lies above the percentage. Where the machine's memory is unknown (0),
+        so is what may be taken: `memory_limit` is 0, no limit.
         """
-        if mode not in MODES:
-            raise ConfigError(f"mode must be one of {', '.join(MODES)}, but is {mode!r}{did_you_mean(mode, MODES)}")
-        _check_threads(mode, max_workers, threads_per_process)
-        slots = max_workers or self.get_optimal_workers()
+        ParallelConfig(mode=mode, max_workers=max_workers, threads_per_process=threads_per_process)  # checks each
+        _check_together(mode, max_workers, threads_per_process)
+        asked = max_workers or (threads_per_process if mode == "thread" else 0)
+        slots = asked or self.get_optimal_workers()
         processes, threads = _shape(mode, slots, threads_per_process)
-        room = self._room(psutil.Process().memory_info().rss if held is None else held)
+        if self.machine.memory_total == 0:
+            return Layout(mode, processes, threads, 0)
+        used = self._used(held)
+        room = max(0, int(self.machine.memory_total * self.max_memory_percent / 100) - used)
+        if not asked:
+            self._warn_of_shortage(used, room, FLOOR if mode != "thread" else 1)
         if mode == "thread":
-            return Layout(mode, 1, threads, max(0, room))
-        if room < FLOOR * processes:
-            if max_workers:
-                raise self._does_not_fit(room, processes, threads)
-            if room < FLOOR:
-                self._warn(room)
-                return Layout(mode, 1, 1, FLOOR)
-            processes = room // FLOOR
-        return Layout(mode, processes, threads, room // processes)
+            return Layout(mode, 1, threads if asked or room else 1, room)
+        if room >= FLOOR * processes:
+            return Layout(mode, processes, threads, room // processes)
+        if asked:
+            raise self._does_not_fit(mode, slots, threads_per_process, room, used)
+        if room < FLOOR:
+            return Layout(mode, 1, 1, FLOOR)
+        return Layout(mode, room // FLOOR, threads, room // (room // FLOOR))
 
     @property
     def _memory_percent(self) -> float:
         total = self.machine.memory_total
         return (total - self.machine.memory_available) / total * 100 if total else 0.0
 
-    def _room(self, held: int) -> int:
-        total, available = self.machine.memory_total, self.machine.memory_available
-        return int(total * self.max_memory_percent / 100) - max(total - available, held)
+    def _used(self, held: int | None) -> int:
+        """Bytes taken by everybody, and at least what this process holds (None measures it)."""
+        own = psutil.Process().memory_info().rss if held is None else held
+        return max(self.machine.memory_total - self.machine.memory_available, own)
 
-    def _does_not_fit(self, room: int, processes: int, threads: int) -> ResourceError:
-        needed = FLOOR * processes - room
-        percent = self.max_memory_percent + math.ceil(needed / self.machine.memory_total * 100)
-        fewer = max(1, room // FLOOR) * threads
-        raise_it = f" or max_memory_percent={percent:g}" if percent <= 100 else ""
+    def _does_not_fit(self, mode: str, slots: int, threads: int, room: int, used: int) -> ResourceError:
+        total = self.machine.memory_total
+        processes, _ = _shape(mode, slots, threads)
+        percent = -(-(FLOOR * processes + used) * 100 // total)
+        possible = room // FLOOR
+        start = min(slots - 1, (possible + 1) * max(possible + 1, threads))  # no shape has more threads than that
+        fewer = next((n for n in range(start, max(threads, 1) - 1, -1) if _shape(mode, n, threads)[0] <= possible), 0)
+        cures = [f"max_workers={fewer}{'' if fewer else ' (automatic: one worker and a warning)'}"]
+        cures += [f"max_memory_percent={percent}"] if percent <= 100 else []
         return ResourceError(
             f"{plural(processes, 'process', 'processes')} need at least {format_bytes(FLOOR)} of memory each, but only "
-            f"{format_bytes(max(0, room))} are left below {self.max_memory_percent:g} % of "
-            f"{format_bytes(self.machine.memory_total)} (in use: {self._memory_percent:.0f} %); "
-            f"write max_workers={fewer}{raise_it}"
+            f"{format_bytes(room)} are left below {self.max_memory_percent:g} % of {format_bytes(total)} "
+            f"(in use: {used / total * 100:.0f} %); write {join_words(cures, 'or')}"
         )
 
-    def _warn(self, room: int) -> None:
+    def _warn_of_shortage(self, used: int, room: int, needed: int) -> None:
         machine = self.machine
-        warnings.warn(
-            f"no headroom: {self._memory_percent:.0f} % of {format_bytes(machine.memory_total)} memory is in use and "
-            f"max_memory_percent is {self.max_memory_percent:g}, so {format_bytes(max(0, room))} are left where a worker needs "
-            f"{format_bytes(FLOOR)}. One worker is used; free memory, or raise max_memory_percent",
-            ResourceShortage,
-            stacklevel=3,
-        )
+        reasons, cures = [], []
+        if room < needed:
+            reasons.append(
+                f"{used / machine.memory_total * 100:.0f} % of {format_bytes(machine.memory_total)} memory is in use and "
+                f"max_memory_percent is {self.max_memory_percent:g}, which leaves {format_bytes(room)}"
+                + (f" where a worker process needs {format_bytes(needed)}" if needed > 1 else "")
+            )
+            cures.append("free memory or raise max_memory_percent")
+        if machine.cpu_count > 1 and machine.cpu_percent >= self.max_cpu_percent:
+            reasons.append(
+                f"the {machine.cpu_count} CPUs are {machine.cpu_percent:.0f} % busy and max_cpu_percent is "
+                f"{self.max_cpu_percent:g}"
+            )
+            cures.append("set max_workers or raise max_cpu_percent")
+        if reasons:
+            message = f"no headroom, so one worker is used: {join_words(reasons)}; {join_words(cures)}"
+            warnings.warn(message, ResourceShortage, stacklevel=3)
 
 
 def _scaled(cpus: int, allowed: float, used: float) -> int:
@@ -178,9 +196,7 @@ def _shape(mode: str, slots: int, threads: int) -> tuple[int, int]:
     return max(1, slots // threads), min(threads, slots)
 
 
-def _check_threads(mode: str, max_workers: int, threads: int) -> None:
-    if max_workers < 0 or threads < 0:
-        raise ConfigError(f"max_workers and threads_per_process must be 0 or more, but are {max_workers} and {threads}")
+def _check_together(mode: str, max_workers: int, threads: int) -> None:
     if mode == "process" and threads > 1:
         raise ConfigError(
             f"mode 'process' has one thread for each process, but threads_per_process={threads}; write mode='hybrid'"
@@ -189,4 +205,9 @@ def _check_threads(mode: str, max_workers: int, threads: int) -> None:
         raise ConfigError(
             f"threads_per_process must not be above max_workers, but they are {threads} and {max_workers}; "
             f"write max_workers={threads} or threads_per_process={max_workers}"
+        )
+    if mode == "thread" and max_workers and threads and threads != max_workers:
+        raise ConfigError(
+            f"mode 'thread' is one process, so threads_per_process and max_workers are the same number, but they are "
+            f"{threads} and {max_workers}; leave out threads_per_process"
         )

@@ -30,15 +30,27 @@ def _strict_loader() -> Any:
     import yaml
 
     class StrictLoader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        def __init__(self, stream: Any) -> None:
+            super().__init__(stream)
+            self.checked: set[Any] = set()
+
+        def flatten_mapping(self, node: Any) -> None:
+            # Every mapping passes here before the keys of its `<<` are merged into it; those may be given again.
+            if node not in self.checked:
+                self.checked.add(node)
+                self.refuse_twins(node)
+            super().flatten_mapping(node)
+
+        def refuse_twins(self, node: Any) -> None:
             seen: set[Any] = set()
             for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)
-                if key_node.tag != "tag:yaml.org,2002:merge" and key in seen:
+                if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node, yaml.ScalarNode):
+                    continue  # a key that is no plain value is refused by the loader itself
+                key = self.construct_object(key_node)
+                if key in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key {key!r} is written twice; keep one of them", key_node.start_mark
                     )
                 seen.add(key)
-            return super().construct_mapping(node, deep)
 
     return StrictLoader
