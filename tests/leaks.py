@@ -19,6 +19,9 @@ TOLERATED_THREADS = (
     "IPythonHistorySavingThread",  # one for the process
     "pytest_timeout",  # the watch of the running test itself
 )
+TOLERATED_PROCESSES = (
+    "multiprocessing.resource_tracker",  # started with the first spawned process, kept for the life of this one
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Seen:
     """A look at the process."""
 
     processes: frozenset[int]
+    zombies: frozenset[int]
     threads: frozenset[int]
     ports: frozenset[tuple[str, int]]
     files: frozenset[str]
@@ -34,15 +38,26 @@ class Seen:
 def look(folder: str) -> Seen:
     """What there is now: children, threads, listening ports, entries of `folder`. About 2 ms."""
     me = psutil.Process()
-    children = me.children(recursive=True)
+    states = {child.pid: _state(child) for child in me.children(recursive=True)}
     return Seen(
-        frozenset(child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE or child.ppid() == me.pid),
+        frozenset(pid for pid, state in states.items() if state not in (psutil.STATUS_ZOMBIE, None)),
+        frozenset(pid for pid, state in states.items() if state == psutil.STATUS_ZOMBIE),
         frozenset(
             thread.ident or 0 for thread in threading.enumerate() if not thread.name.startswith(TOLERATED_THREADS)
         ),
         frozenset(_ports(me)),
         frozenset(os.listdir(folder)),
     )
+
+
+def _state(process: psutil.Process) -> str | None:
+    """None for a tolerated process, and for one that ended since it was listed."""
+    try:
+        state = str(process.status())
+        command = "" if state == psutil.STATUS_ZOMBIE else " ".join(process.cmdline())
+        return None if any(name in command for name in TOLERATED_PROCESSES) else state
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _ports(process: psutil.Process) -> set[tuple[str, int]]:
@@ -63,6 +78,7 @@ def describe(before: Seen, now: Seen, folder: str) -> list[str]:
             words.append(f"process {pid} ({' '.join(psutil.Process(pid).cmdline())[:120]})")
         except psutil.NoSuchProcess:
             continue
+    words += [f"process {pid} (ended, and never waited for)" for pid in now.zombies - before.zombies]
     named = {thread.ident: thread.name for thread in threading.enumerate()}
     words += [f"thread {named.get(ident, ident)!r}" for ident in now.threads - before.threads]
     words += [f"listening port {ip}:{port}" for ip, port in now.ports - before.ports]
@@ -71,10 +87,16 @@ def describe(before: Seen, now: Seen, folder: str) -> list[str]:
 
 
 def wait_until_gone(folder: str, before: Seen, seconds: float = 5.0) -> list[str]:
-    """What is still new after up to `seconds`; at once when nothing is."""
+    """What is still new after up to `seconds`; at once when nothing is.
+
+    A worker of a shared session that the test killed is waited for as well: the next test's first look could fall into the
+    gap before its replacement, which would then look like a process of that test.
+    """
     deadline = time.monotonic() + seconds
     while True:
-        left = describe(before, look(folder), folder)
-        if not left or time.monotonic() > deadline:
+        now = look(folder)
+        left = describe(before, now, folder)
+        complete = len(now.processes) >= len(before.processes)
+        if (complete and not left) or time.monotonic() > deadline:
             return left
         time.sleep(0.02)

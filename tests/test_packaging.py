@@ -46,19 +46,32 @@ def test_every_dependency_says_why_it_is_there() -> None:
     assert all(">=" in line for line in lines)
 
 
+def listed(*options: str) -> list[Path]:
+    found = subprocess.run(["git", "ls-files", "-z", *options], cwd=ROOT, capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip("not a checkout")
+    return [ROOT / name for name in found.stdout.split("\0") if name]
+
+
 @pytest.fixture(scope="module")
 def committed() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a checkout")
-    return [ROOT / name for name in listed.stdout.split()]
+    files = listed()
+    assert ROOT / "pyproject.toml" in files
+    return files
 
 
 def test_nothing_generated_is_committed(committed: list[Path]) -> None:
-    generated = re.compile(
-        r"(__pycache__|\.pyc$|\.log$|\.egg-info|\.ipynb_checkpoints|/build/|/dist/|\.parquet$|\.sqlite)"
-    )
-    assert [path.name for path in committed if generated.search(str(path.relative_to(ROOT)))] == []
+    assert listed("--cached", "--ignored", "--exclude-standard") == []
+    generated = re.compile(r"(\.log|\.egg-info|\.parquet|\.sqlite|\.feather|\.so|\.orig|\.rej|~)$")
+    assert [path.name for path in committed if generated.search(path.name)] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a/__pycache__/b.pyc", "build/x", "dist/x.whl", ".mypy_cache/x", "dask-scratch-space/x", ".venv/x"]
+)
+def test_generated_files_are_ignored(name: str, committed: list[Path]) -> None:
+    done = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", name], cwd=ROOT)
+    assert done.returncode == 0
 
 
 def test_no_path_of_one_machine_is_committed(committed: list[Path]) -> None:
