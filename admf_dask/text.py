@@ -86,6 +86,8 @@ def closest(name: object, known: Iterable[str]) -> str | None:
     """The known name that `name` was probably meant to be, or None if nothing is near."""
     options = list(known)
     matches = difflib.get_close_matches(str(name).lower(), {option.lower() for option in options}, n=1)
+    if not matches and len(str(name)) > 2:
+        matches = [option.lower() for option in options if option.lower().startswith(str(name).lower())]
     return next(option for option in options if option.lower() == matches[0]) if matches else None
 
 

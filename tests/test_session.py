@@ -195,13 +195,22 @@ def test_a_client_of_the_users_is_used_and_left_open(thread_session: Session) ->
     assert client.status == "running"
 
 
-def test_a_running_scheduler_is_used_by_its_address(thread_session: Session) -> None:
+def test_a_running_scheduler_is_used_by_its_address(thread_session: Session, tmp_path: Path) -> None:
     from distributed import LocalCluster
 
     from admf_dask.runtime.cluster import LoopbackWorker
 
-    options = {"processes": False, "protocol": "tcp", "dashboard_address": None, "worker_class": LoopbackWorker}
-    quiet = {"scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}, "silence_logs": 50}
+    options: dict[str, Any] = {
+        "processes": False,
+        "protocol": "tcp",
+        "dashboard_address": None,
+        "worker_class": LoopbackWorker,
+    }
+    options["local_directory"] = str(tmp_path)
+    quiet = {
+        "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0", "local_directory": str(tmp_path)},
+        "silence_logs": 50,
+    }
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, **options, **quiet) as cluster,
         Session(ParallelConfig(scheduler=cluster.scheduler_address)) as session,

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 from admf_dask import __version__
+from admf_dask.cli.codes import BAD_INPUT, INTERRUPTED
 from admf_dask.errors import AdmfError
-
-OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code. What a user did wrong is one message on stderr, without a traceback."""
     parsed = _parser().parse_args(arguments)
     try:
-        code: int = parsed.run(parsed)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code: int = parsed.run(parsed)
     except AdmfError as error:
         print(f"admf-dask: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -24,6 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("admf-dask: interrupted before anything was done", file=sys.stderr)
         return INTERRUPTED
     return code
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as a sentence, without the line of code that it came from."""
+    print(f"admf-dask: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from admf_dask.cli import INTERRUPTED, OK, SOME_FAILED
+from admf_dask.cli.codes import INTERRUPTED, OK, SOME_FAILED
 from admf_dask.cli.settings import config_from
 from admf_dask.optimize import OptimizationResult, ParallelOptimizer
 from admf_dask.runtime import FailedItemsWarning, Session

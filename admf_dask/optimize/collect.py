@@ -55,7 +55,8 @@ class Collector:
         self.failed += block.failed
         if block.rejected_example is not None:
             # The first in grid order, whatever the order of the chunks.
-            self.rejected_example = min(block.rejected_example, self.rejected_example or block.rejected_example)
+            first = self.rejected_example
+            self.rejected_example = block.rejected_example if first is None else min(first, block.rejected_example)
         room = len(block.failures) if self.keep.count is None else max(0, FAILURES_KEPT - len(self.failures))
         self.failures.extend(block.failures[:room])
         if block.worker:

@@ -119,7 +119,7 @@ class ParallelOptimizer:
         evaluator = self._evaluator(
             parameter_space, objective_function, constraints, data, Keep(score, maximize, read_keep(keep))
         )
-        check_room(evaluator.items.size, evaluator.keep.count, 1, Machine.probe().memory_available)
+        check_room(evaluator.items.size, evaluator.keep.count, 1, Machine.probe(interval=0).memory_available)
         title = Title("optimize", name or _name(objective_function))
         with self._session() as session:
             return _optimize(session, evaluator, title, observers_for(progress))

@@ -101,7 +101,7 @@ class TerminalProgress(_Renderer):
 
 
 class LogProgress(_Renderer):
-    """Whole lines for a file: at the start, at each tenth but not more than one in ten seconds, and at the end."""
+    """Whole lines for a file: at the start, at each tenth (ten seconds apart at least), every minute, and at the end."""
 
     interval = 0.0
     seconds_between = 10.0
@@ -114,7 +114,8 @@ class LogProgress(_Renderer):
 
     def _draw(self, last: bool) -> None:
         tenth, now = int(self.state.share * 10), self._clock()
-        due = tenth > self._tenth and now - self._line_at >= self.seconds_between
+        since = now - self._line_at
+        due = since >= 60 or (tenth > self._tenth and since >= self.seconds_between)
         if last or due:
             self._tenth, self._line_at = tenth, now
             name = f"{self.state.name}: " if self.state.name else ""

@@ -146,6 +146,7 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
                     "dashboard": False,
                     "dashboard_address": dashboard_address,
                     "allowed_failures": 0,
+                    "local_directory": scratch,
                 },
                 silence_logs=logging.CRITICAL,
                 local_directory=scratch,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, MutableSequence, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -27,8 +27,9 @@ from admf_dask.text import did_you_mean
 
 SLICE = 512
 """Items made at a time; a worker that stops early has made at most this many for nothing."""
-CHECK_SECONDS = 0.005
-"""How often a worker looks whether its run was cancelled."""
+GROUP_SECONDS = 0.001
+GROUP_MOST = 256
+"""Items that are timed together at the most, and how long they may take together."""
 FAILURES_KEPT = 1_000
 """Failures with a traceback in one block of a run that keeps the best n only."""
 
@@ -58,6 +59,8 @@ class Rows:
     failures: list[FailedItem]
     rejected: int = 0
     rejected_example: int | None = None
+    group: int = 1
+    """Items that are timed together, by how long the last ones took."""
 
 
 class CallError(TaskError):
@@ -107,46 +110,67 @@ class MapEvaluator:
         """Evaluate `[start, stop)`, or the part of it that fits in `budget` seconds."""
         began = perf_counter()
         rows = Rows([], [], [], [])
-        reached = start
-        for low in range(start, stop, SLICE):
-            high = min(stop, low + SLICE)
+        low = start
+        while low < stop:
+            high = min(stop, low + self._slice_size(rows))
             reached = self._slice(low, high, rows, began + budget, watch)
             if reached < high or perf_counter() > began + budget or watch.cancelled.is_set():
+                low = reached
                 break
-        return self._pack(start, reached, rows, began)
+            low = high
+        return self._pack(start, low, rows, began)
+
+    def _slice_size(self, rows: Rows) -> int:
+        # Items may be large, so no more of them are held than are evaluated together.
+        return rows.group
 
     def _slice(self, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
-        items: Iterator[tuple[int, Any]] = ((index, self.items[index]) for index in range(start, stop))
-        return self._loop(items, stop, rows, deadline, watch)
+        indices = range(start, stop)
+        return self._loop(indices, [self.items[index] for index in indices], rows, deadline, watch)
 
-    def _loop(self, items: Iterable[tuple[int, Any]], stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
-        """The hot loop: one call, one clock, one store of the index for each item. Returns the index after the last done."""
+    def _loop(self, indices: Sequence[int], items: list[Any], rows: Rows, deadline: float, watch: Watch) -> int:
+        """Evaluate items until the deadline. Returns the index after the last done.
+
+        The clock is read once for a group. A group is one item, unless items take microseconds; then it grows to about a
+        millisecond, and its time is divided evenly.
+        """
+        before, low = perf_counter(), 0
+        while low < len(items):
+            high = min(len(items), low + rows.group)
+            done, failed = len(rows.values), len(rows.failures)
+            self._group(indices[low:high], items[low:high], rows, watch)
+            now = perf_counter()
+            each = (now - before) / (high - low)
+            rows.seconds += [each] * (len(rows.values) - done)
+            if len(rows.failures) > failed:
+                rows.failures[failed:] = [replace(item, seconds=each) for item in rows.failures[failed:]]
+            rows.group = 1 if now - before > GROUP_SECONDS else min(2 * rows.group, GROUP_MOST)
+            before, low = now, high
+            if now > deadline or watch.cancelled.is_set():
+                break
+        return indices[low - 1] + 1 if low else -1
+
+    def _group(self, indices: Sequence[int], items: list[Any], rows: Rows, watch: Watch) -> None:
+        """The hot loop: one store of the index, one call and one append for each item."""
         function, data, read = self.function, self.data, self._read
         cells, at = watch.cells_of_single_items()
-        before = perf_counter()
-        check = min(deadline, before + CHECK_SECONDS)
-        for index, item in items:
-            cells[at] = index
+        add, pairs = rows.values.append, zip(indices, items, strict=True)
+        index, failed = -1, set()
+        while True:
             try:
-                value = function(item, *data)
-                if read is not None and type(value) is not float:
-                    value = read(value)
+                for index, item in pairs:
+                    cells[at] = index
+                    value = function(item, *data)
+                    if read is not None and type(value) is not float:
+                        value = read(value)
+                    add(value)
+                break
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and self.interruptible:
                     raise
-                now = perf_counter()
-                rows.failures.append(FailedItem(index, now - before, Failure.from_exception(error, skip_frames=1)))
-            else:
-                now = perf_counter()
-                rows.indices.append(index)
-                rows.values.append(value)
-                rows.seconds.append(now - before)
-            before = now
-            if now > check:
-                if now > deadline or watch.cancelled.is_set():
-                    return index + 1
-                check = min(deadline, now + CHECK_SECONDS)
-        return stop
+                failed.add(index)
+                rows.failures.append(FailedItem(index, 0.0, Failure.from_exception(error, skip_frames=1)))
+        rows.indices += [index for index in indices if index not in failed] if failed else indices
 
     @property
     def _read(self) -> Callable[[Any], Any] | None:
@@ -187,14 +211,20 @@ class ScoreEvaluator(MapEvaluator):
     items: Combinable
     keep: Keep = Keep()
 
+    def _slice_size(self, rows: Rows) -> int:
+        return SLICE
+
     def _slice(self, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
         allowed, rejected = self._constrain(start, stop, rows)
-        made = self.items.rows(start, stop)
-        if allowed is None:
-            pairs: Iterator[tuple[int, Any]] = zip(range(start, stop), made, strict=True)
+        indices: Sequence[int] = range(start, stop)
+        if allowed is not None:
+            places = start + np.flatnonzero(allowed)
+            indices, made = places.tolist(), self.items.pick(places)
         else:
-            pairs = ((start + offset, made[offset]) for offset in np.flatnonzero(allowed).tolist())
-        reached = self._loop(pairs, stop, rows, deadline, watch)
+            made = self.items.rows(start, stop)
+        reached = self._loop(indices, made, rows, deadline, watch)
+        # Past the last one allowed there is nothing to do.
+        reached = stop if not made or reached > indices[-1] else reached
         _count_rejected(rejected, start, reached, rows)
         return reached
 

@@ -115,7 +115,8 @@ class Watch:
         """Where the index of each single item goes; a scratch cell without a black box."""
         if self.slot is None:
             return [0], 0
-        self.slot.note(-1, 1)
+        if self.slot.cells[self.slot.at + 1] != 1:
+            self.slot.note(-1, 1)
         return self.slot.cells, self.slot.at
 
     def done(self) -> None:

@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import enum
 import html
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from distributed import Client, Security, get_worker
+from distributed.utils import silence_logging_cmgr
 
 from admf_dask.config import ParallelConfig
 from admf_dask.errors import SchedulerUnreachable, SessionClosed, SessionError
@@ -198,6 +200,8 @@ class Session:
         choice = self._own_security or (
             config.security if layout.mode != "thread" or config.security != "auto" else "none"
         )
+        # Entered before the cluster, so that it outlasts the last words of the cluster's closing.
+        self._stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
         if layout.mode == "thread":
             self._stack.enter_context(inner_threads_bounded())
         cluster = OwnCluster(

@@ -1,0 +1,226 @@
+"""The commands as a user types them, on real prices."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import pandas as pd
+import pytest
+
+from admf_dask import ConfigError, DataError, EngineError, datasets
+from admf_dask.cli import main
+from admf_dask.study import builtin_study, load_study
+
+OURS = """
+strategy: sma_crossover
+parameters: {fast: {low: 2, high: 12}, slow: [10, 20, 30]}
+constraints: ["fast < slow"]
+data: {symbol: FB}
+backtest: {commission: 0.001}
+parallel: {mode: thread, max_workers: 2, dashboard: null}
+"""
+ADMF = """
+mode: optimize
+strategy: {name: sma_crossover}
+parameter_space:
+  - {name: fast_window, type: integer, min: 2, max: 10, step: 2}
+  - {name: slow_window, type: categorical, options: [20, 40]}
+optimization: {method: grid, objective: total_return, jobs: 4}
+backtest: {initial_capital: 50000, symbols: [X], timeframe: 1d, start_date: "2012-06-01"}
+broker: {slippage: 0.05, commission: {type: percentage, rate: 0.1}}
+data: {sources: [{symbol: X, file: x.csv, date_column: day, date_format: "%d.%m.%Y"}]}
+rename: {fast_window: fast, slow_window: slow}
+parallel: {mode: thread, max_workers: 1, dashboard: null}
+"""
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "study.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_study_runs_prints_the_best_and_saves_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["optimize", write(tmp_path, OURS), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "sma_crossover on FB, 196 bars" in printed.out
+    assert re.search(r"fast +slow +Sharpe ratio +final equity +max drawdown +trades", printed.out)
+    assert "of 33 combinations evaluated" in printed.out
+    assert "33/33" in printed.err
+    saved = pd.read_parquet(out / "results.parquet")
+    assert saved["sharpe_ratio"].is_monotonic_decreasing
+    assert len(saved) == len(pd.read_csv(out / "results.csv")) == 30
+    assert "<script src" not in (out / "heatmap.html").read_text(), "the page must open without a network"
+    assert sorted(path.name for path in out.iterdir()) == ["heatmap.html", "results.csv", "results.parquet"]
+
+
+def test_an_admf_file_runs_with_a_word_on_every_key_that_means_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = datasets.load_prices("AAPL").loc["2012":]
+    prices.assign(day=prices.index.strftime("%d.%m.%Y")).to_csv(tmp_path / "x.csv", index=False)
+    path = write(tmp_path, ADMF)
+    study = load_study(path)
+    assert study.backtest == pytest.approx({"initial_cash": 50000, "slippage": 0.0005, "commission": 0.001})
+    assert main(["optimize", path, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    for note in ("`optimization.jobs` has no meaning", "`backtest.timeframe` has no meaning"):
+        assert note in printed
+    saved = pd.read_parquet(tmp_path / "out" / "results.parquet")
+    assert saved["total_return"].is_monotonic_decreasing
+    assert len(saved) == 10
+
+
+def test_quiet_prints_only_where_the_results_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimize", write(tmp_path, OURS), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["parquet", "csv", "heatmap"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("strategy:", "stratgy:"), "`stratgy` in study.yaml is not a key of a study; did you mean 'strategy'"),
+        (("sma_crossover", "sma_crosover"), "did you mean 'sma_crossover'"),
+        (("symbol: FB", "symbol: FBB"), "there are no prices for 'FBB'; did you mean 'FB'"),
+        (("fast: {", "fats: {"), "did you mean 'fast'"),
+        (("mode: thread", "mode: threads"), "did you mean 'thread'"),
+        (("fast < slow", "fast < slo"), "did you mean 'slow'"),
+        (("low: 2, high: 12", "low: 200, high: 12"), "`low <= high` must hold for axis 'fast'"),
+        (("commission: 0.001", "comission: 0.001"), "did you mean 'commission'"),
+        (("data: {symbol: FB}", "data: {symbol: FB, file: none.csv}"), "none.csv of FB does not exist"),
+        (("data: {symbol: FB}", "data: {symbol: FB, start: '2030-01-01'}"), "there are no prices of FB between"),
+        (("data: {symbol: FB}", "data: {symbol: FB}\nobjective: sharp"), "did you mean 'sharpe_ratio'"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_message_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], words: str
+) -> None:
+    old, new = change
+    assert old in OURS
+    text = OURS.replace(old, new)
+    text = text.replace("fast <", "fats <") if old == "fast: {" else text
+    assert main(["optimize", write(tmp_path, text), "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "words"),
+    [
+        ("method: grid", "method: bayesian", ConfigError, "only grid and random"),
+        ("total_return", "win_rate", ConfigError, "'win_rate', which is not available"),
+        ("type: percentage, rate", "type: fixed, rate", ConfigError, "only percentage is supported"),
+        ("file: x.csv", "file: x.csv, fil: y", ConfigError, "did you mean 'file'"),
+        ("rename:", "renamed:", EngineError, "'fast_window' is no parameter of sma_crossover"),
+    ],
+)
+def test_what_an_admf_file_cannot_ask_for(
+    tmp_path: Path, old: str, new: str, error: type[Exception], words: str
+) -> None:
+    prices = datasets.load_prices("FB")
+    prices.assign(day=prices.index.strftime("%d.%m.%Y")).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(error, match=words):
+        load_study(write(tmp_path, ADMF.replace(old, new))).make_objective()
+
+
+def test_random_search_takes_a_sample(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path, ADMF.replace("method: grid", "method: random, num_trials: 4, seed: 2")))
+    assert len(study.space) == 4
+
+
+def test_a_csv_with_one_price_column(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"date": ["2020-01-02", "2020-01-01"], "close": [2.0, 1.0]})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    text = OURS.replace("{symbol: FB}", "{symbol: X, file: x.csv}")
+    prices = load_study(write(tmp_path, text)).data.load()
+    assert prices["open"].tolist() == [1.0, 2.0]
+    frame.drop(columns="close").to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(DataError, match=r"x\.csv has no column 'open'"):
+        load_study(write(tmp_path, text)).data.load()
+
+
+def test_the_builtin_study_is_about_ten_thousand_backtests_on_real_prices() -> None:
+    study = builtin_study()
+    evaluated = len(study.space.get_combinations())
+    assert 9_000 < evaluated < 11_000
+    assert len(study.data.load()) == 3_270
+    assert study.backtest == {"commission": 0.001}
+
+
+def test_resources_shows_the_machine_and_every_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resources", "--workers", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["machine", "rule", "process", "thread", "hybrid"]
+    assert "2 processes x 1 thread" in lines[2]
+
+
+def test_bad_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["optimise"])
+    assert stop.value.code == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("admf-dask 0.")
+
+
+@pytest.mark.cluster
+def test_the_command_runs_in_process_mode_from_a_shell(tmp_path: Path) -> None:
+    path = write(tmp_path, OURS.replace("mode: thread", "mode: process"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "admf_dask", "optimize", path],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, env=ENVIRONMENT | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 processes x 1 thread" in done.stdout
+    assert len(list(tmp_path.glob("admf-dask-results/study-*/results.parquet"))) == 1
+
+
+@pytest.mark.cluster
+def test_ctrl_c_saves_what_was_done_and_exits_130(tmp_path: Path) -> None:
+    text = OURS.replace("low: 2, high: 12", "low: 2, high: 90000").replace("[10, 20, 30]", "{low: 2, high: 90000}")
+    path = write(tmp_path, text.replace("parallel:", "keep: 10\nparallel:").replace("mode: thread", "mode: process"))
+    # A terminal for stderr, so that the live line says when something was found.
+    terminal, stderr = os.openpty()
+    with (
+        open(terminal, "rb", buffering=0) as screen,
+        subprocess.Popen(
+            [sys.executable, "-m", "admf_dask", "optimize", path, "--out", str(tmp_path / "out")],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=stderr, text=True, env=ENVIRONMENT | {"TMPDIR": str(tmp_path)},
+        ) as command,
+    ):  # fmt: skip
+        seen = b""
+        while b"best" not in seen:
+            seen += screen.read(4096)
+        command.send_signal(signal.SIGINT)
+        out, _ = command.communicate(timeout=60)
+        os.close(stderr)
+        while part := _read(screen):
+            seen += part
+    assert command.returncode == 130
+    assert b"interrupted: what was done until then is saved" in seen
+    assert b"Traceback" not in seen
+    assert "interrupted in" in out
+    assert len(pd.read_parquet(tmp_path / "out" / "results.parquet")) == 10
+
+
+def _read(screen: BinaryIO) -> bytes:
+    try:
+        return screen.read(4096)
+    except OSError:
+        # What Linux answers when the other end of a terminal is closed.
+        return b""
