@@ -1,0 +1,46 @@
+"""Skewed work: 5 % of the items take 50 times longer, and stand last, first or anywhere.
+
+    python benchmarks/tail.py            a few rounds, some minutes
+    python benchmarks/tail.py --quick    one round of a smaller load
+
+Whoever hands out work in large pieces idles at the end, whoever hands out single items pays for each. "of ideal" is (pure
+work / slots) / time, as in `spine.py`; with the last item of 50 times the length, the ideal itself cannot quite be reached.
+"""
+
+from __future__ import annotations
+
+import common
+from contenders import CONTENDERS
+from loads import Skew, calibrate, describe
+from race import COLUMNS, race, rows_of
+
+OURS = "admf_dask Session.map"
+NAMES = (OURS, "admf_dask process", "Pool.map", "Pool.map chunksize=1", "joblib", "client.map", "client.map lists")
+ORDERS = ("last", "shuffled", "first")
+
+
+def main() -> int:
+    """Race, print, write. Returns 1 when a contender failed."""
+    given = common.options("Skewed items against the peers.", rounds=3, quick_rounds=1)
+    names = common.chosen(NAMES, given.only)
+    facts = common.describe_machine()
+    common.print_machine(facts)
+    nominal, count = (0.5e-3, 1_000) if given.quick else (1e-3, 2_000)
+    loops = calibrate(nominal)
+    loads = [Skew(order, loops, nominal, count=count, order=order) for order in ORDERS]
+    print(f"{given.slots} slots, {given.rounds} rounds, {loops} loops in a short item")
+
+    results = race(names, lambda name: loads, slots=given.slots, rounds=given.rounds, quick=given.quick)
+    for load in loads:
+        title = f"{count:,} items of {common.micro(nominal)}, 5 % of them 50 times longer: {load.name}"
+        common.print_table(title, COLUMNS, rows_of(results, names, load.name, OURS), markdown=given.markdown)
+    for name, text in results.failed.items():
+        print(f"\nfailed: {name}: {text.strip().splitlines()[-1]}")
+    figures = {"machine": facts, "slots": given.slots, "loads": [describe(load) for load in loads], **results.record()}
+    common.write_json(given.json, figures)
+    return 1 if results.failed else 0
+
+
+if __name__ == "__main__":
+    assert set(NAMES) <= set(CONTENDERS)
+    raise SystemExit(main())
