@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import BinaryIO
 
@@ -204,8 +205,11 @@ def test_ctrl_c_saves_what_was_done_and_exits_130(tmp_path: Path) -> None:
         ) as command,
     ):  # fmt: skip
         seen = b""
+        too_long = threading.Timer(90, command.kill)
+        too_long.start()
         while b"best" not in seen:
             seen += screen.read(4096)
+        too_long.cancel()
         command.send_signal(signal.SIGINT)
         out, _ = command.communicate(timeout=60)
         os.close(stderr)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 TARGET_SECONDS = 0.2
 FLOOR_SECONDS = 0.05
-FIRST_BUDGET_SECONDS = 0.03
+FIRST_BUDGET_SECONDS = 0.15
 SECONDS_PER_SLOT = 0.01
 """Longer chunks on many slots: at 1,000 slots 10 s, so that the driver sees 100 chunks a second."""
 SHARES = 2
@@ -60,7 +60,7 @@ class ChunkSizer:
 
     @property
     def budget(self) -> float:
-        """Seconds after which a worker returns what it has: short at first, then twice the target."""
+        """Seconds after which a worker returns what it has: less than the target at first, then twice that."""
         return FIRST_BUDGET_SECONDS if self.seconds_per_item is None else 2 * self.target
 
 

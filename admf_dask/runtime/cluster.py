@@ -38,6 +38,13 @@ _CONFIG = {
     "distributed.scheduler.worker-ttl": None,  # a C call that holds the GIL for minutes is no death
     "distributed.worker.memory.pause": False,  # a paused worker with nothing to spill would wait for ever
     "distributed.worker.multiprocessing-method": "spawn",
+    # Each look of Dask at itself takes the interpreter away from the item under way. At the stock intervals (10 ms, 20 ms,
+    # 100 ms, 500 ms) that was 4 % of a worker and 5 % of a CPU in this process; at these it is under 1 % and 2 %.
+    "distributed.worker.profile.interval": "200ms",
+    "distributed.worker.profile.cycle": "2s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.worker.memory.monitor-interval": "200ms",
+    "distributed.admin.system-monitor.interval": "2s",
 }
 _PRE_SPAWN = {"PYTHONHASHSEED": "6640", "MALLOC_TRIM_THRESHOLD_": "65536"}
 _lent: dict[str, str | None] = {}

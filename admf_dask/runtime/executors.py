@@ -132,7 +132,7 @@ class ClusterExecutor:
     @property
     def in_flight_limit(self) -> int:
         """Two for each slot: one under way, one waiting beside it, so that no worker waits for the driver."""
-        return 2 * self.slots + 1
+        return 2 * self.slots
 
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
         """Register the job with the scheduler, which hands it to every worker, present and future."""
