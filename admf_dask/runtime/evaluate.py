@@ -10,7 +10,8 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, MutableSequence, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -53,14 +54,25 @@ class Watch(Protocol):
 class Rows:
     """What has been gathered of a chunk so far."""
 
-    indices: list[int]
-    values: list[Any]
-    seconds: list[float]
-    failures: list[FailedItem]
+    spans: list[Sequence[int]] = field(default_factory=list)
+    """Indices of what has a value, in pieces."""
+    values: list[Any] = field(default_factory=list)
+    seconds: list[tuple[float, int]] = field(default_factory=list)
+    """Seconds of each item, and of how many."""
+    failures: list[FailedItem] = field(default_factory=list)
     rejected: int = 0
     rejected_example: int | None = None
     group: int = 1
     """Items that are timed together, by how long the last ones took."""
+
+    def table(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Indices and seconds of what has a value, each of shape (n,)."""
+        indices = [
+            np.arange(span.start, span.stop) if isinstance(span, range) else np.array(span, int) for span in self.spans
+        ]
+        each, counts = zip(*self.seconds, strict=True) if self.seconds else ((), ())
+        seconds = np.repeat(np.array(each, np.float32), np.array(counts, np.int64))
+        return np.concatenate(indices) if indices else np.empty(0, np.int64), seconds
 
 
 class CallError(TaskError):
@@ -109,7 +121,7 @@ class MapEvaluator:
     def __call__(self, start: int, stop: int, budget: float, watch: Watch) -> Block:
         """Evaluate `[start, stop)`, or the part of it that fits in `budget` seconds."""
         began = perf_counter()
-        rows = Rows([], [], [], [])
+        rows = Rows()
         low = start
         while low < stop:
             high = min(stop, low + self._slice_size(rows))
@@ -141,7 +153,7 @@ class MapEvaluator:
             self._group(indices[low:high], items[low:high], rows, watch)
             now = perf_counter()
             each = (now - before) / (high - low)
-            rows.seconds += [each] * (len(rows.values) - done)
+            rows.seconds.append((each, len(rows.values) - done))
             if len(rows.failures) > failed:
                 rows.failures[failed:] = [replace(item, seconds=each) for item in rows.failures[failed:]]
             rows.group = 1 if now - before > GROUP_SECONDS else min(2 * rows.group, GROUP_MOST)
@@ -152,7 +164,9 @@ class MapEvaluator:
 
     def _group(self, indices: Sequence[int], items: list[Any], rows: Rows, watch: Watch) -> None:
         """The hot loop: one store of the index, one call and one append for each item."""
-        function, data, read = self.function, self.data, self._read
+        # Without data the call is a plain one, which the interpreter does without a C frame of its own.
+        function = partial(_with_data, self.function, self.data) if self.data else self.function
+        read = self._read
         cells, at = watch.cells_of_single_items()
         add, pairs = rows.values.append, zip(indices, items, strict=True)
         index, failed = -1, set()
@@ -160,7 +174,7 @@ class MapEvaluator:
             try:
                 for index, item in pairs:
                     cells[at] = index
-                    value = function(item, *data)
+                    value = function(item)
                     if read is not None and type(value) is not float:
                         value = read(value)
                     add(value)
@@ -170,7 +184,7 @@ class MapEvaluator:
                     raise
                 failed.add(index)
                 rows.failures.append(FailedItem(index, 0.0, Failure.from_exception(error, skip_frames=1)))
-        rows.indices += [index for index in indices if index not in failed] if failed else indices
+        rows.spans.append([index for index in indices if index not in failed] if failed else indices)
 
     @property
     def _read(self) -> Callable[[Any], Any] | None:
@@ -179,8 +193,7 @@ class MapEvaluator:
 
     def _pack(self, start: int, reached: int, rows: Rows, began: float) -> Block:
         payload = self._payload(rows)
-        indices, seconds = np.array(rows.indices, np.int64), np.array(rows.seconds, np.float32)
-        return _block(start, reached, rows, began, indices, seconds, payload=payload)
+        return _block(start, reached, rows, began, *rows.table(), payload=payload)
 
     def _payload(self, rows: Rows) -> bytes:
         try:
@@ -190,16 +203,17 @@ class MapEvaluator:
 
     def _payload_singly(self, rows: Rows) -> bytes:
         kept: list[tuple[int, Any, float]] = []
-        for index, value, seconds in zip(rows.indices, rows.values, rows.seconds, strict=True):
+        indices, timed = rows.table()
+        for index, value, seconds in zip(indices.tolist(), rows.values, timed.tolist(), strict=True):
             try:
                 cloudpickle.loads(cloudpickle.dumps(value))
             except BaseException as error:  # noqa: BLE001 - __reduce__ is user code
                 rows.failures.append(FailedItem(index, seconds, _unpicklable(value, error)))
             else:
                 kept.append((index, value, seconds))
-        rows.indices[:] = [index for index, _, _ in kept]
+        rows.spans[:] = [[index for index, _, _ in kept]]
         rows.values[:] = [value for _, value, _ in kept]
-        rows.seconds[:] = [seconds for _, _, seconds in kept]
+        rows.seconds[:] = [(seconds, 1) for _, _, seconds in kept]
         packed: bytes = cloudpickle.dumps(rows.values)
         return packed
 
@@ -246,9 +260,7 @@ class ScoreEvaluator(MapEvaluator):
         return read_score
 
     def _pack(self, start: int, reached: int, rows: Rows, began: float) -> Block:
-        columns = _score_columns(rows.values)
-        indices, seconds = np.array(rows.indices, np.int64), np.array(rows.seconds, np.float32)
-        return self._pack_columns(start, reached, rows, began, (indices, seconds, columns))
+        return self._pack_columns(start, reached, rows, began, (*rows.table(), _score_columns(rows.values)))
 
     def _pack_columns(
         self,
@@ -284,7 +296,7 @@ class BatchEvaluator(ScoreEvaluator):
     def __call__(self, start: int, stop: int, budget: float, watch: Watch) -> Block:
         """Evaluate `[start, stop)`, in growing batches while the `budget` lasts."""
         began = perf_counter()
-        rows = Rows([], [], [], [])
+        rows = Rows()
         parts: list[tuple[NDArray[np.int64], NDArray[np.float32], Scores]] = []
         low, size = start, self._first(stop - start, budget)
         while low < stop:
@@ -336,11 +348,15 @@ class BatchEvaluator(ScoreEvaluator):
             parts.append((indices, np.full(len(indices), each, np.float32), scores))
 
 
+def _with_data(function: Callable[..., Any], data: tuple[Any, ...], item: Any) -> Any:
+    return function(item, *data)
+
+
 def _score_columns(values: list[Any]) -> Scores:
     """Floats and dicts of floats as columns; a name that an item lacks is NaN there."""
     if not values:
         return {}
-    if all(type(value) is float for value in values):
+    if set(map(type, values)) == {float}:
         return {SCORE: np.array(values, np.float64)}
     named = [{SCORE: value} if type(value) is float else value for value in values]
     names = dict.fromkeys(name for scores in named for name in scores)
