@@ -16,12 +16,12 @@ from collections import deque
 from dataclasses import dataclass, field
 
 TARGET_SECONDS = 0.2
-FLOOR_SECONDS = 0.05
-FIRST_BUDGET_SECONDS = 0.15
+FLOOR_SECONDS = 0.03
+FIRST_BUDGET_SECONDS = 0.2
 SECONDS_PER_SLOT = 0.01
 """Longer chunks on many slots: at 1,000 slots 10 s, so that the driver sees 100 chunks a second."""
-SHARES = 2
-"""Near the end a chunk is at most this fraction of what is left to a slot."""
+SHARES = 1.5
+"""Near the end a chunk is at most this part of what is left to a slot: two thirds."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class ChunkSizer:
 
     @property
     def budget(self) -> float:
-        """Seconds after which a worker returns what it has: less than the target at first, then twice that."""
+        """Seconds after which a worker returns what it has: the target at first, then twice that."""
         return FIRST_BUDGET_SECONDS if self.seconds_per_item is None else 2 * self.target
 
 
