@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import itertools
 import math
 import threading
 from typing import Any
@@ -286,6 +287,23 @@ def test_a_batch_objective_may_bound_its_rows(any_session: Session) -> None:
     result = optimize(any_session, {"a": range(500)}, bounded)
     assert result.total_evaluations == 500
     assert result.failed == 0
+
+
+def test_a_batch_never_holds_more_rows_than_its_time_allows(inline_session: Session) -> None:
+    sizes: list[int] = []
+
+    @batch_objective
+    def slow(columns: dict[str, Any]) -> Any:
+        sizes.append(len(columns["a"]))
+        return np.full(len(columns["a"]), sum(range(100 * len(columns["a"]))) * 0.0)
+
+    watcher = Watcher(after=2)
+    space = ParameterSpace({"a": range(10**6), "b": range(10**6)})
+    with pytest.raises(KeyboardInterrupt):
+        ParallelOptimizer(session=inline_session).optimize(space, slow, keep=5, progress=watcher)
+    assert sizes[0] == 256
+    assert all(later <= 4 * before for before, later in itertools.pairwise(sizes))
+    assert max(sizes) < 10**6
 
 
 def test_two_runs_at_once_in_one_session(thread_session: Session) -> None:

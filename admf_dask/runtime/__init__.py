@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from admf_dask.runtime.driver import Run, Title
-from admf_dask.runtime.evaluate import BatchEvaluator, Keep, MapEvaluator, ScoreEvaluator
+from admf_dask.runtime.evaluate import Keep, MapEvaluator
 from admf_dask.runtime.mapping import FailedItemsWarning, Outcomes
+from admf_dask.runtime.score import BatchEvaluator, ScoreEvaluator
 from admf_dask.runtime.session import Session
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from admf_dask.runtime.evaluate import ScoreEvaluator
+from admf_dask.runtime.score import ScoreEvaluator
 from admf_dask.space import Combinable
 
 if TYPE_CHECKING:
@@ -24,13 +24,7 @@ def grid_bag(grid: Combinable, npartitions: int | None) -> Bag:
     """The allowed combinations of a grid as a bag of dicts; a partition is an index range."""
     import dask.bag
 
-    return (
-        dask.bag.from_map(
-            _allowed_rows, *zip(*spans(len(grid), npartitions), strict=True), grid=grid, label="combinations"
-        )
-        if hasattr(dask.bag, "from_map")
-        else dask.bag.from_delayed(_delayed(_allowed_rows, grid, npartitions, "combinations"))
-    )
+    return dask.bag.from_delayed(_delayed(_allowed_rows, grid, npartitions, "combinations"))
 
 
 def delayed_chunks(evaluator: ScoreEvaluator, npartitions: int | None) -> list[Delayed]:

@@ -1,0 +1,186 @@
+"""Evaluators of objectives: `ScoreEvaluator` keeps numbers as columns, `BatchEvaluator` calls once for many combinations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from admf_dask import ranking
+from admf_dask.objectives import SCORE, BatchObjective, Scores, read_score, read_scores
+from admf_dask.outcomes import Block, FailedItem, Failure
+from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Watch, make_block
+from admf_dask.space import Combinable
+
+SLICE = 512
+"""Items made at a time; a worker that stops early has made at most this many for nothing."""
+FIRST_ROWS = 256
+"""Rows of the first call in a chunk; a chunk may be far larger than memory, so each next call grows by what was measured."""
+FAILURES_KEPT = 1_000
+"""Failures with a traceback in one block of a run that keeps the best n only."""
+
+
+Mask = NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class ScoreEvaluator(MapEvaluator):
+    """Evaluate an objective over a grid, skipping what its constraints reject; numbers come back as float64 columns."""
+
+    items: Combinable
+    keep: Keep = field(default_factory=Keep)
+
+    def _slice_size(self, rows: Rows) -> int:
+        return SLICE
+
+    def _slice(self, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
+        allowed, rejected = self._constrain(start, stop, rows)
+        indices: Sequence[int] = range(start, stop)
+        if allowed is not None:
+            places = start + np.flatnonzero(allowed)
+            indices, made = places.tolist(), self.items.pick(places)
+        else:
+            made = self.items.rows(start, stop)
+        reached = self._loop(indices, made, rows, deadline, watch)
+        # Past the last one allowed there is nothing to do.
+        reached = stop if not made or reached > indices[-1] else reached
+        _count_rejected(rejected, start, reached, rows)
+        return reached
+
+    def _constrain(self, start: int, stop: int, rows: Rows) -> tuple[Mask, Mask]:
+        """What to evaluate and what was turned away; a point on which a constraint raised is neither but a failure."""
+        allowed, broken = self.items.mask(start, stop)
+        if allowed is None:
+            return None, None
+        rejected = ~allowed
+        if broken:
+            at = [index - start for index, _ in broken]
+            allowed = allowed.copy()
+            allowed[at] = rejected[at] = False
+            rows.failures += [FailedItem(index, 0.0, Failure.from_exception(error)) for index, error in broken]
+        return allowed, rejected
+
+    @property
+    def _read(self) -> Callable[[Any], Any] | None:
+        return read_score
+
+    def _pack(self, start: int, reached: int, rows: Rows, began: float) -> Block:
+        return self._pack_columns(start, reached, rows, began, (*rows.table(), _score_columns(rows.values)))
+
+    def _pack_columns(
+        self,
+        start: int,
+        reached: int,
+        rows: Rows,
+        began: float,
+        table: tuple[NDArray[np.int64], NDArray[np.float32], Scores],
+    ) -> Block:
+        indices, seconds, columns = table
+        # A constraint that raised on an item not yet reached comes again with that item's chunk.
+        failures = rows.failures = [failed for failed in rows.failures if failed.index < reached]
+        evaluated = len(indices) + len(failures)
+        name = None if self.keep.count is None else self.keep.ranking_column(columns)
+        if name is not None and self.keep.count is not None:
+            chosen = np.sort(ranking.best(columns[name], indices, self.keep.count, maximize=self.keep.maximize))
+            indices, seconds = indices[chosen], seconds[chosen]
+            columns = {key: column[chosen] for key, column in columns.items()}
+        failed = len(failures)
+        if self.keep.count is not None:
+            rows.failures = failures[:FAILURES_KEPT]
+        return make_block(
+            start, reached, rows, began, indices, seconds, columns=columns, evaluated=evaluated, failed=failed
+        )
+
+
+@dataclass(frozen=True)
+class BatchEvaluator(ScoreEvaluator):
+    """Evaluate a `BatchObjective`: one call for many items, halved where it raises."""
+
+    function: BatchObjective
+
+    def __call__(self, start: int, stop: int, budget: float, watch: Watch) -> Block:
+        """Evaluate `[start, stop)`, in growing batches while the `budget` lasts."""
+        began = perf_counter()
+        rows = Rows()
+        parts: list[tuple[NDArray[np.int64], NDArray[np.float32], Scores]] = []
+        low, size = start, self._cap(FIRST_ROWS)
+        while low < stop:
+            high = min(stop, low + size)
+            self._batch(low, high, rows, parts, watch)
+            low, spent = high, perf_counter() - began
+            if spent > budget or watch.cancelled.is_set():
+                break
+            size = self._cap(max(64, min(4 * size, int((low - start) / max(spent, 1e-9) * (budget - spent)))))
+        return self._pack_columns(start, low, rows, began, _join(parts))
+
+    def _cap(self, size: int) -> int:
+        return min(size, self.function.max_rows) if self.function.max_rows else size
+
+    def _batch(self, start: int, stop: int, rows: Rows, parts: list[Any], watch: Watch) -> None:
+        allowed, rejected = self._constrain(start, stop, rows)
+        columns = self.items.columns(start, stop)
+        indices = np.arange(start, stop, dtype=np.int64)
+        if allowed is not None:
+            indices = indices[allowed]
+            columns = {name: column[allowed] for name, column in columns.items()}
+        _count_rejected(rejected, start, stop, rows)
+        if len(indices):
+            self._call(columns, indices, rows, parts, watch)
+
+    def _call(
+        self, columns: dict[str, Any], indices: NDArray[np.int64], rows: Rows, parts: list[Any], watch: Watch
+    ) -> None:
+        watch.note(int(indices[0]), int(indices[-1] - indices[0]) + 1)
+        began = perf_counter()
+        try:
+            scores = read_scores(self.function(columns, *self.data), len(indices))
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and self.interruptible:
+                raise
+            if len(indices) == 1:
+                spent = perf_counter() - began
+                rows.failures.append(FailedItem(int(indices[0]), spent, Failure.from_exception(error, skip_frames=1)))
+                return
+            half = len(indices) // 2
+            for part in (slice(None, half), slice(half, None)):
+                self._call({name: column[part] for name, column in columns.items()}, indices[part], rows, parts, watch)
+        else:
+            each = (perf_counter() - began) / len(indices)
+            parts.append((indices, np.full(len(indices), each, np.float32), scores))
+
+
+def _score_columns(values: list[Any]) -> Scores:
+    """Floats and dicts of floats as columns; a name that an item lacks is NaN there."""
+    if not values:
+        return {}
+    if set(map(type, values)) == {float}:
+        return {SCORE: np.array(values, np.float64)}
+    named = [{SCORE: value} if type(value) is float else value for value in values]
+    names = dict.fromkeys(name for scores in named for name in scores)
+    return {name: np.array([scores.get(name, np.nan) for scores in named], np.float64) for name in names}
+
+
+def _join(parts: list[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32], Scores]:
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, np.float32), {}
+    if len(parts) == 1:
+        only: tuple[NDArray[np.int64], NDArray[np.float32], Scores] = parts[0]
+        return only
+    names = dict.fromkeys(name for _, _, columns in parts for name in columns)
+    columns = {
+        name: np.concatenate([c[name] if name in c else np.full(len(i), np.nan) for i, _, c in parts]) for name in names
+    }
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), columns
+
+
+def _count_rejected(rejected: Mask, start: int, reached: int, rows: Rows) -> None:
+    if rejected is None:
+        return
+    turned_away = np.flatnonzero(rejected[: reached - start])
+    rows.rejected += len(turned_away)
+    if len(turned_away) and rows.rejected_example is None:
+        rows.rejected_example = start + int(turned_away[0])
