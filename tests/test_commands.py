@@ -179,6 +179,22 @@ def test_bad_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("admf-dask 0.")
 
 
+def test_a_reader_that_leaves_early_loses_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, OURS)
+    with subprocess.Popen(
+        [sys.executable, "-m", "admf_dask", "optimize", path, "--out", str(tmp_path / "out")],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT | {"TMPDIR": str(tmp_path)},
+    ) as command:  # fmt: skip
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.readline()
+        command.stdout.close()
+        said = command.stderr.read()
+    assert command.returncode == 0
+    assert "Traceback" not in said
+    assert (tmp_path / "out" / "results.parquet").exists()
+
+
 @pytest.mark.cluster
 def test_the_command_runs_in_process_mode_from_a_shell(tmp_path: Path) -> None:
     path = write(tmp_path, OURS.replace("mode: thread", "mode: process"))

@@ -67,11 +67,12 @@ def _say_where(say: Any, study: Study, session: Session, bars: int) -> None:
 
 
 def _report(say: Any, result: OptimizationResult, out: Path) -> int:
+    saved = result.save(out)
     say("")
     say(_table(result))
     say("")
     say(result.summary())
-    for name, path in result.save(out).items():
+    for name, path in saved.items():
         print(f"{name:<10} {path}")
     if result.state == "interrupted":
         print("interrupted: what was done until then is saved", file=sys.stderr)
