@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from admf_dask import __version__
-from admf_dask.cli.codes import BAD_INPUT, INTERRUPTED, OK
+from admf_dask.cli.codes import BAD_INPUT, INTERRUPTED
 from admf_dask.errors import AdmfError
 
 
@@ -20,14 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code: int = parsed.run(parsed)
-            sys.stdout.flush()
     except AdmfError as error:
         print(f"admf-dask: {error}", file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:
-        # Whoever read the output has seen enough (`| head`). What the interpreter still wants to flush goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except KeyboardInterrupt:
         print("admf-dask: interrupted before anything was done", file=sys.stderr)
         return INTERRUPTED

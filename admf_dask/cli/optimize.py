@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from admf_dask.cli.codes import INTERRUPTED, OK, SOME_FAILED
+from admf_dask.cli.output import say as out_loud
 from admf_dask.cli.settings import config_from
 from admf_dask.optimize import OptimizationResult, ParallelOptimizer
 from admf_dask.runtime import FailedItemsWarning, Session
@@ -29,13 +30,12 @@ def run(parsed: argparse.Namespace) -> int:
     study = builtin_study() if parsed.study is None else load_study(parsed.study)
     config = config_from(parsed, study.parallel)
     objective = study.make_objective()
-    say = (lambda text: None) if parsed.quiet else print
+    say = (lambda text: None) if parsed.quiet else out_loud
     for note in study.notes:
         say(f"note: {note}")
     out = Path(parsed.out) if parsed.out else Path("admf-dask-results", f"{study.name}-{datetime.now():%Y%m%d-%H%M%S}")
     with Session(config) as session:
         _say_where(say, study, session, len(objective.prices.close))
-        sys.stdout.flush()
         optimizer = ParallelOptimizer(session=session)
         try:
             with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def _report(say: Any, result: OptimizationResult, out: Path) -> int:
     say("")
     say(result.summary())
     for name, path in saved.items():
-        print(f"{name:<10} {path}")
+        out_loud(f"{name:<10} {path}")
     if result.state == "interrupted":
         print("interrupted: what was done until then is saved", file=sys.stderr)
         return INTERRUPTED

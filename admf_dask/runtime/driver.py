@@ -65,8 +65,9 @@ class Run:
                 for reply in self.executor.wait():
                     self._in_flight -= 1
                     for block in self._take(reply):
-                        self._tell(BlockFinished(self.id, block, time.time()))
+                        # The caller first: what an observer shows is then also in hand if Ctrl-C comes now.
                         yield block
+                        self._tell(BlockFinished(self.id, block, time.time()))
                 self._feed()
             state = "finished"
         except (KeyboardInterrupt, GeneratorExit):
