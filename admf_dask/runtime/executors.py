@@ -143,27 +143,28 @@ class ClusterExecutor:
         self.client.register_plugin(Job(run, packed, self.black_boxes))
 
     def submit(self, chunk: Range, budget: float) -> None:
-        """One task; costs about 1 ms of this thread."""
+        """One task; costs about 1 ms of the event loop's thread, where no Ctrl-C can leave a future half made."""
         number, self._count = self._count, self._count + 1
-        key = (f"{self._kind}-{self._run}", number)
-        future = self.client.submit(evaluate_chunk, self._run, *chunk, budget, key=key, pure=False)
-        self._futures[number] = future
-        self.client.loop.add_callback(self._follow, number, chunk, future)
+        self.client.loop.add_callback(self._follow, number, chunk, budget)
 
-    async def _follow(self, number: int, chunk: Range, future: Any) -> None:
-        """On the client's event loop: wait for the task, fetch its bytes, let the scheduler forget it."""
+    async def _follow(self, number: int, chunk: Range, budget: float) -> None:
+        """On the client's event loop: send the task, wait for it, fetch its bytes, let the scheduler forget it."""
+        if self._stopped:
+            return
         try:
-            reply: Reply | BaseException = Reply(
-                chunk, block=unpack_reply(await self.client.gather(future, asynchronous=True))
-            )
+            key = (f"{self._kind}-{self._run}", number)
+            future = self.client.submit(evaluate_chunk, self._run, *chunk, budget, key=key, pure=False)
+            self._futures[number] = future
+            packed = await self.client.gather(future, asynchronous=True)
+            reply: Reply | BaseException = Reply(chunk, block=unpack_reply(packed))
         except KilledWorker as death:
             reply = await self._obituary(chunk, death.last_worker.pid)
         except FutureCancelledError as error:
             reply = _lost(f"the scheduler gave the tasks of this run up ({error.reason})")
         except BaseException as error:  # noqa: BLE001 - raised again in the driver's thread
             reply = error
-        self._futures.pop(number, None)
-        future.release()
+        if (sent := self._futures.pop(number, None)) is not None:
+            sent.release()
         if not self._stopped:
             self._replies.put(reply)
 
@@ -203,10 +204,11 @@ class ClusterExecutor:
         self._stopped = True
         evaluators_here.pop(self._run, None)
         if self.client.status == "running":
-            winding_down = self._wind_down(list(self._futures.values()))
-            self.farewells.append(asyncio.run_coroutine_threadsafe(winding_down, self.client.loop.asyncio_loop))
+            loop = self.client.loop.asyncio_loop
+            self.farewells.append(asyncio.run_coroutine_threadsafe(self._wind_down(), loop))
 
-    async def _wind_down(self, futures: list[Any]) -> None:
+    async def _wind_down(self) -> None:
+        futures = list(self._futures.values())
         try:
             if futures:
                 await self.client.cancel(futures, asynchronous=True, force=True, msg="the run was stopped")
