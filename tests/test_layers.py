@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "admf_dask"
-WORDS = {"errors", "text", "outcomes", "objectives", "ranking", "events", "yamlfile"}
-DECISIONS = {"config", "machine", "resources", "space"}
+WORDS = {"functions", "identity", "errors", "text", "outcomes", "objectives", "ranking", "events", "yamlfile"}
+DECISIONS = {"policy", "config", "machine", "resources", "space"}
 OBSERVERS = {"journal", "progress"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(WORDS, WORDS),
