@@ -36,6 +36,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "UnknownStrategy",
         "WorkerDied",
     ),
+    "journal": ("Journal",),
     "objectives": ("batch_objective",),
     "optimize": ("OptimizationResult", "ParallelOptimizer", "ParameterSpace"),
     "outcomes": ("Outcome",),
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
         UnknownStrategy,
         WorkerDied,
     )
+    from admf_dask.journal import Journal
     from admf_dask.objectives import batch_objective
     from admf_dask.optimize import OptimizationResult, ParallelOptimizer, ParameterSpace
     from admf_dask.outcomes import Outcome

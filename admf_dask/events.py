@@ -2,7 +2,7 @@
 
 Journal, progress and page all live on this one stream:
 
-    RunStarted, (BlockFinished | Notice)*, RunFinished
+    RunStarted, BlockRecalled*, (BlockFinished | Notice)*, RunFinished
 
 Events are delivered in order, from the thread that drives the run. An observer that raises is reported once and left out
 from then on; it cannot stop the run.
@@ -35,11 +35,22 @@ class RunStarted:
     maximize: bool
     at: float
     """Seconds since the epoch."""
+    recalled: int = 0
+    """Items that an earlier run settled; their blocks follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRecalled:
+    """A block that an earlier run had written into the journal."""
+
+    run: str
+    block: Block
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
 class BlockFinished:
-    """The items in `[block.start, block.stop)` are done."""
+    """`block.stop - block.start` more items are done; `block.indices` say which have rows."""
 
     run: str
     block: Block
@@ -65,7 +76,7 @@ class RunFinished:
     at: float
 
 
-Event = RunStarted | BlockFinished | Notice | RunFinished
+Event = RunStarted | BlockRecalled | BlockFinished | Notice | RunFinished
 
 
 class Observer(Protocol):

@@ -38,11 +38,11 @@ class Failure:
     """The exception itself, if it survived a round trip through pickle."""
 
     @classmethod
-    def from_exception(cls, error: BaseException, *, skip_frames: int = 0, kind: str = "error") -> Failure:
-        """Record `error`; `skip_frames` of our own are left out at the top of the traceback."""
+    def from_exception(cls, error: BaseException, *, inside: str | None = None, kind: str = "error") -> Failure:
+        """Record `error`; the first frames of the traceback are left out as long as they are of the folder `inside`."""
         trail = error.__traceback__
-        for _ in range(skip_frames):
-            trail = trail.tb_next if trail is not None and trail.tb_next is not None else trail
+        while inside and trail is not None and trail.tb_next and trail.tb_frame.f_code.co_filename.startswith(inside):
+            trail = trail.tb_next
         try:
             text = "".join(traceback_module.format_exception(type(error), error, trail))
             message = str(error)
@@ -88,6 +88,9 @@ class FailedItem:
 class Block:
     """What a worker made of the items in `[start, stop)`: columns for what has a value, records for what failed.
 
+    Where a run goes on from a journal, start and stop count places among the items that were left to do; `indices`, failures
+    and everything else that a caller sees stand for positions among all items.
+
     A block of an optimisation holds float columns; a block of a map holds a pickled list of values. Either way
     `indices` says which items the rows belong to, ascending; with `keep=n` these are the best n of the chunk.
     """
@@ -110,6 +113,8 @@ class Block:
     failed: int = 0
     """Number of failures; more than `len(failures)` when a run with `keep=n` has more than it records."""
     rejected_example: int | None = None
+    attempts: dict[int, int] = field(default_factory=dict)
+    """Item -> how often it was called, for items with a value that needed more than one call."""
 
     def pack(self) -> bytes:
         """One `bytes` object for the wire."""

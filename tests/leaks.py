@@ -86,7 +86,7 @@ def describe(before: Seen, now: Seen, folder: str) -> list[str]:
     return words
 
 
-def wait_until_gone(folder: str, before: Seen, seconds: float = 5.0) -> list[str]:
+def wait_until_gone(folder: str, before: Seen, seconds: float = 20.0) -> list[str]:
     """What is still new after up to `seconds`; at once when nothing is.
 
     A worker of a shared session that the test killed is waited for as well: the next test's first look could fall into the

@@ -9,9 +9,15 @@ import sys
 import threading
 from pathlib import Path
 
-from admf_dask.runtime.blackbox import BlackBox, read_executing
+from admf_dask.runtime import blackbox
+from admf_dask.runtime.blackbox import BlackBox
 
 RUN, OTHER = "a" * 32, "b" * 32
+
+
+def read_executing(folder: Path, pid: int, run: str) -> tuple[tuple[int, int], ...] | None:
+    noted = blackbox.read_executing(folder, pid, run)
+    return None if noted is None else tuple((span.start, span.stop) for span in noted)
 
 
 def test_each_thread_has_its_slot_and_only_the_asked_run_is_told(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ PUBLIC = [
     "EngineError",
     "FloatRange",
     "IntRange",
+    "Journal",
     "JournalCorrupt",
     "JournalError",
     "JournalMismatch",

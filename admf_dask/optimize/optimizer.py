@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from admf_dask.config import ParallelConfig
 from admf_dask.errors import SpaceError, TaskError
 from admf_dask.events import Observer
+from admf_dask.journal import Journal
 from admf_dask.objectives import BatchObjective
 from admf_dask.optimize.collect import Collector, check_room, read_keep
 from admf_dask.optimize.result import OptimizationResult
 from admf_dask.optimize.space import as_space
+from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
 from admf_dask.resources import Machine
-from admf_dask.runtime import BatchEvaluator, FailedItemsWarning, Keep, ScoreEvaluator, Session, Title
+from admf_dask.runtime import BatchEvaluator, FailedItemsWarning, Keep, Run, ScoreEvaluator, Session, Title, takes
 from admf_dask.text import format_count
 
 if TYPE_CHECKING:
@@ -82,6 +85,12 @@ class ParallelOptimizer:
         score: str | None = None,
         maximize: bool = True,
         keep: str | int = "all",
+        on_error: str = "record",
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_on: Any = Exception,
+        seed: int | None = None,
+        journal: Journal | str | os.PathLike[str] | None = None,
         progress: bool | str | Observer = "auto",
         name: str | None = None,
     ) -> OptimizationResult:
@@ -103,6 +112,8 @@ class ParallelOptimizer:
             False when lower is better.
         keep
             `"all"` rows, or the best n: then memory does not grow with the space, which may hold 10^9 points.
+        on_error, timeout, retries, retry_on, seed, journal
+            As in `Session.map`. A batch objective with a parameter `seeds` gets a uint64 array (n,), one for each combination.
         progress
             `"auto"`, True, False, or an observer of your own.
         name
@@ -117,12 +128,13 @@ class ParallelOptimizer:
         Cost beyond the objective: 4 to 6 ms for each chunk of about 0.2 s; about 1 microsecond for each combination.
         """
         evaluator = self._evaluator(
-            parameter_space, objective_function, constraints, data, Keep(score, maximize, read_keep(keep))
-        )
+            parameter_space, objective_function, constraints, data, Keep(score, maximize, read_keep(keep)),
+            Policy.of(on_error=on_error, timeout=timeout, retries=retries, retry_on=retry_on, seed=seed),
+        )  # fmt: skip
         check_room(evaluator.items.size, evaluator.keep.count, 1, Machine.probe(interval=0).memory_available)
         title = Title("optimize", name or _name(objective_function))
         with self._session() as session:
-            return _optimize(session, evaluator, title, observers_for(progress))
+            return _optimize(session.run(evaluator, title, observers_for(progress), journal), evaluator)
 
     def to_delayed(
         self,
@@ -141,21 +153,28 @@ class ParallelOptimizer:
         """
         from admf_dask.runtime.graph import delayed_chunks
 
-        evaluator = self._evaluator(parameter_space, objective_function, constraints, data, Keep())
+        evaluator = self._evaluator(parameter_space, objective_function, constraints, data, Keep(), Policy())
         return delayed_chunks(evaluator, npartitions)
 
     def _evaluator(
-        self, parameter_space: Any, objective: Callable[..., Any], constraints: Any, data: Any, keep: Keep
+        self,
+        parameter_space: Any,
+        objective: Callable[..., Any],
+        constraints: Any,
+        data: Any,
+        keep: Keep,
+        policy: Policy,
     ) -> ScoreEvaluator:
         check_objective(objective)
+        check_seed(objective, policy)
         space = as_space(parameter_space)
         if constraints is not None:
             many = (constraints,) if isinstance(constraints, str) or callable(constraints) else tuple(constraints)
             space = space.with_constraints(*many) if many else space
         extra = () if data is None else (data,)
         if isinstance(objective, BatchObjective):
-            return BatchEvaluator(objective, space, extra, keep=keep)
-        return ScoreEvaluator(objective, space, extra, keep=keep)
+            return BatchEvaluator(objective, space, extra, policy, keep=keep)
+        return ScoreEvaluator(objective, space, extra, policy, keep=keep)
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[Session]:
@@ -175,10 +194,19 @@ def check_objective(objective: Any) -> None:
         )
 
 
-def _optimize(session: Session, evaluator: ScoreEvaluator, title: Title, observers: Any) -> OptimizationResult:
+def check_seed(objective: Any, policy: Policy) -> None:
+    """Raise TypeError for a batch objective that could not see its seeds."""
+    if policy.seed is None or type(objective) is not BatchObjective or takes(objective.function, "seeds"):
+        return
+    raise TypeError(
+        "with seed= a batch objective must take a parameter `seeds` (a uint64 array, one for each combination), because how a "
+        f"grid is cut into batches is not its business; write `def {_name(objective)}(columns, ..., seeds)`, or leave seed= out"
+    )
+
+
+def _optimize(run: Run, evaluator: ScoreEvaluator) -> OptimizationResult:
     collector = Collector(evaluator.keep)
     began = time.perf_counter()
-    run = session.run(evaluator, title, observers)
     try:
         with contextlib.closing(run.__iter__()) as blocks:
             for block in blocks:
@@ -186,15 +214,17 @@ def _optimize(session: Session, evaluator: ScoreEvaluator, title: Title, observe
     except BaseException as error:
         # What was found rides on whatever ended the run; with no row at all there is nothing to carry.
         if collector.evaluated:
-            error.partial = _result(evaluator, collector, began, "interrupted")  # type: ignore[attr-defined]
+            error.partial = _result(evaluator, collector, began, "interrupted", run.recalled)  # type: ignore[attr-defined]
         raise
     _check_something_left(evaluator, collector)
-    result = _result(evaluator, collector, began, "finished")
+    result = _result(evaluator, collector, began, "finished", run.recalled)
     _warn_of_failures(result)
     return result
 
 
-def _result(evaluator: ScoreEvaluator, collector: Collector, began: float, state: str) -> OptimizationResult:
+def _result(
+    evaluator: ScoreEvaluator, collector: Collector, began: float, state: str, recalled: int
+) -> OptimizationResult:
     table = collector.table()
     return OptimizationResult(
         space=evaluator.items,
@@ -211,6 +241,7 @@ def _result(evaluator: ScoreEvaluator, collector: Collector, began: float, state
         elapsed=time.perf_counter() - began,
         state=state,
         workers=collector.workers,
+        recalled=recalled,
     )
 
 

@@ -61,6 +61,8 @@ class OptimizationResult(Mapping[str, Any]):
     """`finished` or `interrupted`."""
     workers: dict[str, int]
     """Evaluations by worker."""
+    recalled: int = 0
+    """Combinations that the journal had; they are counted in `total_evaluations` (or `rejected`) as well."""
 
     def __getitem__(self, key: str) -> Any:
         """One of the five keys of the mapping."""
@@ -234,8 +236,11 @@ class OptimizationResult(Mapping[str, Any]):
             parts.append(f"{format_count(self.rejected)} constrained out")
         if self.failed:
             parts.append(f"{format_count(self.failed)} failed")
-        rate = format_rate(self.total_evaluations / self.elapsed) if self.elapsed > 0 else ""
-        return f"{', '.join(parts)}; {self.state} in {format_seconds(self.elapsed)} ({rate})"
+        if self.recalled:
+            parts.append(f"{format_count(self.recalled)} from the journal")
+        fresh = max(0, self.total_evaluations - self.recalled)
+        rate = f" ({format_rate(fresh / self.elapsed)})" if self.elapsed > 0 and fresh else ""
+        return f"{', '.join(parts)}; {self.state} in {format_seconds(self.elapsed)}{rate}"
 
     def __repr__(self) -> str:
         """Best and counts."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from admf_dask.events import BlockFinished, Event, RunFinished, RunStarted
+from admf_dask.events import BlockFinished, BlockRecalled, Event, RunFinished, RunStarted
+from admf_dask.outcomes import Block
 from admf_dask.ranking import better
 from admf_dask.text import format_count, format_rate, format_seconds
 
@@ -21,6 +22,7 @@ class ProgressState:
     name: str = ""
     total: int = 0
     done: int = 0
+    recalled: int = 0
     evaluated: int = 0
     rejected: int = 0
     failed: int = 0
@@ -38,19 +40,25 @@ class ProgressState:
         if isinstance(event, RunStarted):
             self.name, self.total, self.began = event.name, event.total, event.at
             self._score, self._maximize = event.score, event.maximize
-            self._recent.append((event.at, 0))
+            self.done = self.recalled = event.recalled
+            self._recent.append((event.at, self.done))
+        elif isinstance(event, BlockRecalled):
+            self._count(event.block)
         elif isinstance(event, BlockFinished):
             block = event.block
             self.done += block.stop - block.start
-            self.evaluated += block.evaluated
-            self.rejected += block.rejected
-            self.failed += block.failed
-            self._see_scores(block.columns)
+            self._count(block)
             self._recent.append((event.at, self.done))
             while len(self._recent) > 2 and self._recent[1][0] < event.at - WINDOW_SECONDS:
                 self._recent.popleft()
         elif isinstance(event, RunFinished):
             self.ended = event.state
+
+    def _count(self, block: Block) -> None:
+        self.evaluated += block.evaluated
+        self.rejected += block.rejected
+        self.failed += block.failed
+        self._see_scores(block.columns)
 
     def _see_scores(self, columns: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] | None) -> None:
         if not columns:
@@ -81,6 +89,8 @@ class ProgressState:
     def words(self) -> str:
         """Everything but name and bar: `1,200/10,000 (12 %), 3 failed, best 1.612, 5,100/s, 1.7 s left`."""
         parts = [f"{format_count(self.done)}/{format_count(self.total)} ({self.share:.0%})".replace("%", " %")]
+        if self.recalled:
+            parts.append(f"{format_count(self.recalled)} from the journal")
         if self.rejected:
             parts.append(f"{format_count(self.rejected)} constrained out")
         if self.failed:
@@ -89,7 +99,8 @@ class ProgressState:
             parts.append(f"best {self.best:.4g}")
         elapsed = self.now - self.began
         if self.ended:
-            overall = f", {format_rate(self.done / elapsed)}" if elapsed > 0 and self.done else ""
+            done = self.done - self.recalled
+            overall = f", {format_rate(done / elapsed)}" if elapsed > 0 and done else ""
             parts.append(f"{self.ended} in {format_seconds(elapsed)}{overall}")
         elif (left := self.seconds_left) is not None:
             parts.append(f"{format_rate(self.rate)}, {format_seconds(left)} left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from admf_dask.runtime.calls import takes
 from admf_dask.runtime.driver import Run, Title
 from admf_dask.runtime.evaluate import Keep, MapEvaluator
 from admf_dask.runtime.mapping import FailedItemsWarning, Outcomes
@@ -18,4 +19,5 @@ __all__ = [
     "ScoreEvaluator",
     "Session",
     "Title",
+    "takes",
 ]

@@ -1,6 +1,6 @@
 """What a worker process is executing, readable by the driver also after the process was killed.
 
-A file of fixed slots, one for each thread of the worker, mapped into memory: `(run tag, start, count)` as three int64. A
+A file of fixed slots, one for each thread of the worker, mapped into memory: `(run tag, start, count, began)` as four int64. A
 worker notes an item by one store of eight bytes, which costs less than 0.1 microseconds and survives any death of the
 process (the page belongs to the kernel). Readers may see a slot half written only between two items, never torn: an
 aligned store of eight bytes is atomic on the platforms that Dask runs on.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SLOTS = 256
-_FIELDS = 3
+_FIELDS = 4
 _SIZE = SLOTS * _FIELDS * 8
 
 
@@ -47,7 +47,7 @@ class BlackBox:
                 # running suspects alone.
                 base = (self._free.pop() if len(self._free) > 1 else self._free[0]) * _FIELDS
             self._own.base = base
-        self._cells[base + 1] = self._cells[base + 2] = 0
+        self._cells[base + 1] = self._cells[base + 2] = self._cells[base + 3] = 0
         self._cells[base] = run_tag(run)
         return Slot(self._cells, base)
 
@@ -73,17 +73,26 @@ class Slot:
     def clear(self) -> None:
         """Executing nothing."""
         self.cells[self.base] = 0
-        self.cells[self.base + 2] = 0
+        self.cells[self.base + 2] = self.cells[self.base + 3] = 0
 
 
-def read_executing(folder: str | os.PathLike[str], pid: int, run: str) -> tuple[tuple[int, int], ...] | None:
-    """The ranges of `run` that process `pid` was executing; None if it left no black box."""
+@dataclass(frozen=True, slots=True)
+class Executing:
+    """What one thread is at: the items `[start, stop)`, begun `began` nanoseconds after the machine's monotonic zero."""
+
+    start: int
+    stop: int
+    began: int
+
+
+def read_executing(folder: str | os.PathLike[str], pid: int, run: str) -> tuple[Executing, ...] | None:
+    """What the threads of process `pid` were executing of `run`; None if it left no black box."""
     cells = _cells(folder, pid)
     if cells is None:
         return None
     tag = run_tag(run)
-    spans = ((cells[base + 1], cells[base + 2]) for base in range(0, len(cells), _FIELDS) if cells[base] == tag)
-    return tuple((start, start + count) for start, count in spans if count > 0 and start >= 0)
+    slots = (cells[base : base + _FIELDS].tolist() for base in range(0, len(cells), _FIELDS) if cells[base] == tag)
+    return tuple(Executing(start, start + count, began) for _, start, count, began in slots if count > 0 and start >= 0)
 
 
 def is_busy(folder: str | os.PathLike[str], pid: int) -> bool:

@@ -184,6 +184,10 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
                 nanny.close_gracefully(reason="the session closes")
                 os.kill(pid, signal.SIGKILL)
 
+    def pids(self) -> list[int]:
+        """The worker processes that there are now."""
+        return [nanny.pid for nanny in self.workers.values() if isinstance(nanny, WatchedNanny) and nanny.pid]
+
     def why_died(self, pid: int) -> Death | None:
         """What the nannies saw of a dead worker process; None if they saw nothing yet."""
         return self.deaths.get(pid)

@@ -11,19 +11,30 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+import warnings
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from admf_dask.events import BlockFinished, Event, Notice, Observer, RunFinished, RunStarted
+from admf_dask.errors import JournalError, TaskError
+from admf_dask.events import BlockFinished, BlockRecalled, Event, Notice, Observer, RunFinished, RunStarted
+from admf_dask.journal import Call, Journal, Record
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.runtime.chunks import ChunkSizer, Pending
 from admf_dask.runtime.evaluate import Keep, MapEvaluator
-from admf_dask.runtime.executors import Executor, Range, Reply
+from admf_dask.runtime.executors import Death, Executor, Range, Reply
 from admf_dask.runtime.suspects import Suspects
+from admf_dask.space.part import Ranges, part_of
+from admf_dask.text import format_count
 
 logger = logging.getLogger("admf_dask")
+
+
+class JournalWarning(UserWarning):
+    """A run could not be recorded to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,38 +55,115 @@ class Run:
     executor: Executor
     title: Title
     observers: Sequence[Observer] = ()
+    journal: Journal | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    recalled: int = 0
+    """Items that the journal had."""
     _pending: Pending = field(init=False)
     _sizer: ChunkSizer = field(init=False)
+    _left: Ranges | None = None
+    """The positions still to do, where that is not all of them; chunks count the places among those."""
+    _record: Record | None = None
     _suspects: Suspects = field(default_factory=Suspects)
     _in_flight: int = 0
     _alone: bool = False
+    _failed: int = 0
+    _evaluated: int = 0
     _silenced: set[int] = field(default_factory=set)
 
     def __iter__(self) -> Generator[Block, None, None]:
-        """Blocks as they finish. Raises what concerns the call (TaskError, ClusterLost), never what concerns an item."""
-        self._pending = Pending.of(self.total)
-        self._sizer = ChunkSizer(self.executor.slots)
+        """Blocks as they finish, those of the journal first.
+
+        Raises what concerns the call (TaskError, ClusterLost, JournalError), never what concerns an item, unless `on_error`
+        says so.
+        """
+        recalled = self._open_journal()
         state = "failed"
         self._tell(self._started())
         try:
-            self.executor.start(self.id, self.title.kind, self.evaluator)
-            self._feed()
-            while self._in_flight:
-                for reply in self.executor.wait():
-                    self._in_flight -= 1
-                    for block in self._take(reply):
-                        # The caller first: what an observer shows is then also in hand if Ctrl-C comes now.
-                        yield block
-                        self._tell(BlockFinished(self.id, block, time.time()))
+            for block in recalled:
+                yield block
+                self._tell(BlockRecalled(self.id, block, time.time()))
+            if self._pending.count:
+                self.executor.start(self.id, self.title.kind, self._working_evaluator())
                 self._feed()
+            while self._in_flight:
+                for block in self._finished():
+                    # The caller first: what an observer shows is then also in hand if Ctrl-C comes now.
+                    yield block
+                    self._tell(BlockFinished(self.id, block, time.time()))
+                    self._count_failures(block)
             state = "finished"
         except (KeyboardInterrupt, GeneratorExit):
             state = "interrupted"
             raise
         finally:
             self.executor.stop()
+            self._close_journal(state)
             self._tell(RunFinished(self.id, state, time.time()))
+
+    def _open_journal(self) -> list[Block]:
+        """What was recorded before; leaves in `_pending` what was not."""
+        recalled: list[Block] = []
+        if self.journal is not None:
+            self._record = self.journal.begin(self._call(), self.id)
+            recalled, left = self._record.recalled, self._record.left
+            self.recalled = self.total - left.size
+            self._left = left if self.recalled else None
+        self._pending = Pending.of(self.total - self.recalled)
+        self._sizer = ChunkSizer(self.executor.slots)
+        return recalled
+
+    def _call(self) -> Call:
+        evaluator, keep = self.evaluator, self.evaluator.keep or Keep()
+        settings: dict[str, Any] = {"seed": evaluator.policy.seed, "keep": keep.count}
+        if keep.count is not None:
+            # Which rows are recorded at all depends on how they rank.
+            settings |= {"score": keep.score, "maximize": keep.maximize}
+        return Call.of(
+            self.title.kind, self.title.name, evaluator.function, evaluator.data, evaluator.items,
+            total=self.total, settings=settings, score=keep.score, maximize=keep.maximize,
+        )  # fmt: skip
+
+    def _close_journal(self, state: str) -> None:
+        record, self._record = self._record, None
+        if record is None:
+            return
+        try:
+            record.close(state)
+        except JournalError as error:
+            warnings.warn(f"{error}", JournalWarning, stacklevel=3)
+
+    def _working_evaluator(self) -> MapEvaluator:
+        if self._left is None:
+            return self.evaluator
+        return replace(self.evaluator, items=part_of(self.evaluator.items, self._left))
+
+    def _finished(self) -> list[Block]:
+        """Wait for what finished next; feed the workers, then write it down."""
+        blocks: list[Block] = []
+        for reply in self.executor.wait():
+            self._in_flight -= 1
+            blocks += self._take(reply)
+        self._feed()
+        return self._write_down(blocks)
+
+    def _write_down(self, blocks: list[Block]) -> list[Block]:
+        """The blocks at their positions among all items, durable if there is a journal."""
+        if self._record is None and self._left is None:
+            return blocks
+        whole = self._left or Ranges.of([(0, self.total)])
+        settled = [whole.spans(block.start, block.stop) for block in blocks]
+        blocks = [moved(block, whole) for block in blocks]
+        if self._record is not None:
+            try:
+                self._record.write(list(zip(blocks, settled, strict=True)))
+            except JournalError as error:
+                words = f"{error}. The run goes on; what finishes from now on is in memory only"
+                self._tell(Notice(self.id, words, time.time()))
+                warnings.warn(words, JournalWarning, stacklevel=4)
+                self._close_journal("failed")
+        return blocks
 
     def _feed(self) -> None:
         if self._alone and self._in_flight:
@@ -93,28 +181,68 @@ class Run:
 
     def _take(self, reply: Reply) -> Iterable[Block]:
         if reply.block is not None:
-            block = reply.block
+            block = self._with_deaths(reply.block)
             self._sizer.record(block.stop - block.start, block.busy)
             self._pending.put_back(block.stop, reply.chunk[1])
             return (block,)
-        verdict = self._suspects.worker_died(reply.chunk, reply.executing, alone=self._alone)
+        death = reply.death or Death()
+        if death.overdue:
+            verdict = self._suspects.worker_overdue(reply.chunk, death.overdue)
+        else:
+            verdict = self._suspects.worker_died(reply.chunk, reply.executing, alone=self._alone)
         for start, stop in verdict.again:
             self._pending.put_back(start, stop)
-        words = reply.death.words if reply.death else ""
         if verdict.guilty is None:
             return ()
-        self._tell(Notice(self.id, f"item {verdict.guilty} ended its worker: {words}", time.time()))
-        return (self._condemned(verdict.guilty, words),)
+        return (self._condemned(verdict.guilty, death),)
 
-    def _condemned(self, index: int, words: str) -> Block:
-        deaths = self._suspects.deaths[index]
-        message = f"{words} while it evaluated this item, {deaths} times, the last time alone"
-        failed = FailedItem(index, 0.0, Failure("died", "WorkerDied", message, ""), attempts=deaths)
+    def _condemned(self, index: int, death: Death) -> Block:
+        deaths, timeout = self._suspects.deaths[index], self.evaluator.policy.timeout
+        if death.overdue:
+            message = (
+                f"took longer than timeout={timeout:g} seconds and did not return to the interpreter, so its worker "
+                "process was ended"
+            )
+            failure, seconds = Failure("timeout", "TaskTimeout", message, ""), timeout or 0.0
+        else:
+            message = f"{death.words} while it evaluated this item, {deaths} times, the last time alone"
+            failure, seconds = Failure("died", "WorkerDied", message, ""), 0.0
+        self._tell(Notice(self.id, f"{self._item(index)!r:.100} ended its worker: {message}", time.time()))
         return Block(
             start=index, stop=index + 1, indices=np.empty(0, np.int64),
-            columns=None if self.evaluator.keep is None else {}, payload=None,
-            seconds=np.empty(0, np.float32), failures=(failed,), evaluated=1, rejected=0, busy=0.0, worker="", failed=1,
+            columns=None if self.evaluator.keep is None else {}, payload=None, seconds=np.empty(0, np.float32),
+            failures=(FailedItem(index, seconds, failure, attempts=deaths),),
+            evaluated=1, rejected=0, busy=0.0, worker="", failed=1,
         )  # fmt: skip
+
+    def _count_failures(self, block: Block) -> None:
+        """Raise what `on_error` asks for when there were too many failures."""
+        self._failed += block.failed
+        self._evaluated += block.evaluated
+        policy = self.evaluator.policy
+        if not block.failed or not policy.limit.reached(self._failed, self._evaluated):
+            return
+        first = min(block.failures, key=lambda failed: failed.index)
+        item = self.evaluator.items[first.index]
+        error = first.failure.exception(item)
+        error.add_note(f"item {first.index}: {item!r:.200}\nWhat had finished is in `.partial` of this error")
+        if policy.on_error == "raise":
+            raise error
+        raise TaskError(
+            f"stopped by on_error={policy.on_error!r}: {format_count(self._failed)} of {format_count(self._evaluated)} "
+            f"evaluations failed (the last: {item!r:.200}: {first.failure.summary}). What had finished is in `.partial` of this "
+            "error",
+            item=item,
+        ) from error
+
+    def _item(self, place: int) -> Any:
+        at = place if self._left is None else int(self._left.positions(np.array([place], np.int64))[0])
+        return self.evaluator.items[at]
+
+    def _with_deaths(self, block: Block) -> Block:
+        """An item that took a worker along once, and passed when it was run alone, needed more than one call."""
+        again = {i: n + 1 for i, n in self._suspects.deaths.items() if block.start <= i < block.stop}
+        return replace(block, attempts={**again, **block.attempts}) if again else block
 
     def _started(self) -> RunStarted:
         keep = self.evaluator.keep or Keep()
@@ -127,6 +255,7 @@ class Run:
             keep.score,
             keep.maximize,
             time.time(),
+            self.recalled,
         )
 
     def _tell(self, event: Event) -> None:
@@ -138,3 +267,21 @@ class Run:
             except Exception:
                 self._silenced.add(id(observer))
                 logger.exception("an observer of the run failed and is left out from now on: %r", observer)
+
+
+def moved(block: Block, whole: Ranges) -> Block:
+    """A block over places among some positions, as one over the positions."""
+
+    def at(places: Any) -> NDArray[np.int64]:
+        return whole.positions(np.asarray(places, np.int64))
+
+    failed_at = at([failed.index for failed in block.failures]).tolist()
+    attempted_at = at(list(block.attempts)).tolist()
+    example = block.rejected_example
+    return replace(
+        block,
+        indices=at(block.indices),
+        failures=tuple(replace(f, index=i) for f, i in zip(block.failures, failed_at, strict=True)),
+        rejected_example=None if example is None else int(at([example])[0]),
+        attempts=dict(zip(attempted_at, block.attempts.values(), strict=True)),
+    )

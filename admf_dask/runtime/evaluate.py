@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from time import perf_counter
+from time import monotonic_ns, perf_counter
 from typing import Any, Protocol
 
 import cloudpickle
@@ -22,10 +22,18 @@ from numpy.typing import NDArray
 from admf_dask.errors import TaskError
 from admf_dask.objectives import Scores
 from admf_dask.outcomes import Block, FailedItem, Failure
-from admf_dask.text import did_you_mean
+from admf_dask.policy import Policy
+from admf_dask.runtime.alarm import SoftStop
+from admf_dask.runtime.calls import BEGAN, Cells, prepare
+from admf_dask.text import did_you_mean, format_bytes
 
 GROUP_SECONDS = 0.001
 GROUP_MOST = 256
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds before the first retry, doubling with each."""
+LARGEST_RESULT = 500_000_000
+"""Bytes of one pickled result."""
+_HERE = os.path.dirname(__file__)
 """Items that are timed together at the most, and how long they may take together."""
 
 
@@ -34,11 +42,11 @@ class Watch(Protocol):
 
     cancelled: threading.Event
 
-    def note(self, start: int, count: int) -> None:
-        """Executing `count` items from `start` on."""
+    def note(self, start: int, count: int) -> tuple[Cells, int]:
+        """Executing `count` items from `start` on; returns the cells, as below."""
 
-    def cells_of_single_items(self) -> tuple[MutableSequence[int] | memoryview, int]:
-        """Where to store the index of each item before it is called: `cells[at] = index`."""
+    def cells_of_single_items(self) -> tuple[Cells, int]:
+        """Where to store the index of each item before it is called, `cells[at]`, and when it began, `cells[at + BEGAN]`."""
 
 
 @dataclass(slots=True)
@@ -51,6 +59,7 @@ class Rows:
     seconds: list[tuple[float, int]] = field(default_factory=list)
     """Seconds of each item, and of how many."""
     failures: list[FailedItem] = field(default_factory=list)
+    attempts: dict[int, int] = field(default_factory=dict)
     rejected: int = 0
     rejected_example: int | None = None
     group: int = 1
@@ -104,6 +113,7 @@ class MapEvaluator:
     function: Callable[..., Any]
     items: Sequence[Any]
     data: tuple[Any, ...] = ()
+    policy: Policy = field(default_factory=Policy)
     interruptible: bool = False
     """Whether KeyboardInterrupt means the user (this thread) or the item (a worker)."""
     keep: Keep | None = None
@@ -155,27 +165,54 @@ class MapEvaluator:
 
     def _group(self, indices: Sequence[int], items: list[Any], rows: Rows, watch: Watch) -> None:
         """The hot loop: one store of the index, one call and one append for each item."""
-        # Without data the call is a plain one, which the interpreter does without a C frame of its own.
-        function = partial(_with_data, self.function, self.data) if self.data else self.function
-        read = self._read
         cells, at = watch.cells_of_single_items()
+        call = prepare(self.function, self.data, self.policy, cells, at)
+        if self.policy.timeout is None:
+            cells[at + BEGAN] = monotonic_ns()
+        read = self._read
         add, pairs = rows.values.append, zip(indices, items, strict=True)
-        index, failed = -1, set()
+        index, item, failed = -1, None, set()
         while True:
             try:
                 for index, item in pairs:
                     cells[at] = index
-                    value = function(item)
+                    value = call(item)
                     if read is not None and type(value) is not float:
                         value = read(value)
                     add(value)
                 break
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and self.interruptible:
-                    raise
-                failed.add(index)
-                rows.failures.append(FailedItem(index, 0.0, Failure.from_exception(error, skip_frames=1)))
+            except BaseException as error:  # noqa: BLE001 - whatever an item does is its own failure
+                cells[at + BEGAN] = 0
+                if not self._recovered(error, index, partial(call, item), rows, watch):
+                    failed.add(index)
         rows.spans.append([index for index in indices if index not in failed] if failed else indices)
+
+    def _recovered(self, error: BaseException, index: int, call: Callable[[], Any], rows: Rows, watch: Watch) -> bool:
+        """Call an item that failed again where the policy says so; else, or in vain, it is a failure of the block."""
+        policy, attempts = self.policy, 1
+        while True:
+            if isinstance(error, KeyboardInterrupt) and self.interruptible:
+                raise error
+            again = attempts <= policy.retries and isinstance(error, policy.retry_on)
+            if not again or watch.cancelled.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempts - 1))):
+                rows.failures.append(FailedItem(index, 0.0, self._failure(error), attempts))
+                return False
+            attempts += 1
+            try:
+                value = call()
+                rows.values.append(value if self._read is None else self._read(value))
+            except BaseException as next_error:  # noqa: BLE001 - as in the hot loop
+                error = next_error
+            else:
+                rows.attempts[index] = attempts
+                return True
+
+    def _failure(self, error: BaseException) -> Failure:
+        if not isinstance(error, SoftStop):
+            return Failure.from_exception(error, inside=_HERE)
+        stopped = Failure.from_exception(error, inside=_HERE, kind="timeout")
+        words = f"took longer than timeout={self.policy.timeout:g} seconds and was stopped where the traceback shows"
+        return replace(stopped, error_type="TaskTimeout", message=words, pickled=None)
 
     @property
     def _read(self) -> Callable[[Any], Any] | None:
@@ -188,16 +225,20 @@ class MapEvaluator:
 
     def _payload(self, rows: Rows) -> bytes:
         try:
-            return pickle.dumps(rows.values, protocol=5)
+            packed = pickle.dumps(rows.values, protocol=5)
         except Exception:  # noqa: BLE001 - tried again one by one, so that only the guilty item fails
             return self._payload_singly(rows)
+        return packed if len(packed) <= LARGEST_RESULT else self._payload_singly(rows)
 
     def _payload_singly(self, rows: Rows) -> bytes:
         kept: list[tuple[int, Any, float]] = []
         indices, timed = rows.table()
         for index, value, seconds in zip(indices.tolist(), rows.values, timed.tolist(), strict=True):
             try:
-                cloudpickle.loads(cloudpickle.dumps(value))
+                single = cloudpickle.dumps(value, protocol=5)
+                if len(single) > LARGEST_RESULT:
+                    raise OverflowError(f"{format_bytes(len(single))} is more than {format_bytes(LARGEST_RESULT)}")
+                cloudpickle.loads(single)
             except BaseException as error:  # noqa: BLE001 - __reduce__ is user code
                 rows.failures.append(FailedItem(index, seconds, _unpicklable(value, error)))
             else:
@@ -207,10 +248,6 @@ class MapEvaluator:
         rows.seconds[:] = [(seconds, 1) for _, _, seconds in kept]
         packed: bytes = cloudpickle.dumps(rows.values)
         return packed
-
-
-def _with_data(function: Callable[..., Any], data: tuple[Any, ...], item: Any) -> Any:
-    return function(item, *data)
 
 
 def make_block(
@@ -241,10 +278,17 @@ def make_block(
         worker=f"pid {os.getpid()}",
         failed=len(rows.failures) if failed is None else failed,
         rejected_example=rows.rejected_example,
+        attempts=rows.attempts,
     )
 
 
 def _unpicklable(value: Any, error: BaseException) -> Failure:
+    if isinstance(error, OverflowError):
+        rule = TaskError(
+            f"a result must be small enough to travel back, but this {type(value).__name__} of {error}; write it to a file "
+            "and return the path, or return less of it"
+        )
+        return Failure.from_exception(rule)
     rule = TaskError(
         f"a result must survive pickling to travel back, but {type(value).__name__} does not "
         f"({type(error).__name__}: {error}); return plain data, an array or a frame instead"

@@ -7,7 +7,10 @@ can wait on and that Ctrl-C can interrupt.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import queue
+import signal
 import threading
 import time
 from collections import deque
@@ -22,9 +25,18 @@ from distributed.scheduler import KilledWorker
 
 from admf_dask.errors import ClusterLost
 from admf_dask.outcomes import Block
-from admf_dask.runtime.blackbox import read_executing
+from admf_dask.runtime.alarm import GRACE, Alarm, interval
+from admf_dask.runtime.blackbox import Executing, read_executing
 from admf_dask.runtime.evaluate import MapEvaluator
-from admf_dask.runtime.job import Job, evaluate_chunk, evaluators_here, pack_evaluator, plugin_name, unpack_reply
+from admf_dask.runtime.job import (
+    Job,
+    Watch,
+    evaluate_chunk,
+    evaluators_here,
+    pack_evaluator,
+    plugin_name,
+    unpack_reply,
+)
 
 Range = tuple[int, int]
 
@@ -34,6 +46,8 @@ class Death:
     """How a worker process ended, as far as anybody knows."""
 
     words: str = "its worker process died"
+    overdue: tuple[Range, ...] = ()
+    """What took longer than its timeout, if that is why we ended the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +94,14 @@ class InlineExecutor:
         """Nothing is started."""
         self._chunks: deque[tuple[Range, float]] = deque()
         self.cancelled = threading.Event()
+        self._watch = Watch(self.cancelled, None)
 
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
-        """Keep the evaluator; nothing is pickled."""
+        """Keep the evaluator; nothing is pickled. With a timeout an alarm watches this thread."""
         self._evaluator = evaluator
+        if evaluator.policy.timeout is not None:
+            alarm = Alarm(evaluator.policy.timeout, self.cancelled, may_exit=False)
+            alarm.watch_this_thread(self._watch.cells, self._watch.at)
 
     def submit(self, chunk: Range, budget: float) -> None:
         """Put the chunk by for the next `wait`."""
@@ -92,17 +110,14 @@ class InlineExecutor:
     def wait(self) -> list[Reply]:
         """Evaluate the next chunk."""
         chunk, budget = self._chunks.popleft()
-        return [Reply(chunk, block=self._evaluator(*chunk, budget, self))]
-
-    def note(self, start: int, count: int) -> None:
-        """Nobody watches this thread."""
-
-    def cells_of_single_items(self) -> tuple[list[int], int]:
-        """A scratch cell."""
-        return [0], 0
+        try:
+            return [Reply(chunk, block=self._evaluator(*chunk, budget, self._watch))]
+        finally:
+            self._watch.done()
 
     def stop(self) -> None:
         """Forget what was put by."""
+        self.cancelled.set()
         self._chunks.clear()
 
 
@@ -112,7 +127,7 @@ class ClusterExecutor:
 
     `in_process` says that the workers are threads of this process, so that nothing need be pickled. `black_boxes` is a folder
     that driver and workers share, None where they do not; `why_died` tells what the nannies of our own cluster saw, None as
-    long as they saw nothing.
+    long as they saw nothing; `pids` lists its worker processes.
     """
 
     client: Client
@@ -120,6 +135,7 @@ class ClusterExecutor:
     in_process: bool = False
     black_boxes: str | None = None
     why_died: Callable[[int], Death | None] = field(default=lambda pid: Death())
+    pids: Callable[[], list[int]] = field(default=list)
     farewells: list[Future[None]] = field(default_factory=list)
     """What is still being wound down when `stop` returns; the session waits for it before it closes."""
     _replies: queue.SimpleQueue[Reply | BaseException] = field(default_factory=queue.SimpleQueue)
@@ -128,6 +144,8 @@ class ClusterExecutor:
     _run: str = ""
     _kind: str = ""
     _stopped: bool = False
+    _overdue: dict[int, tuple[Range, ...]] = field(default_factory=dict)
+    """What was overdue in the processes that the patrol has ended."""
 
     @property
     def in_flight_limit(self) -> int:
@@ -141,6 +159,8 @@ class ClusterExecutor:
             evaluators_here[run] = evaluator
         packed = b"" if self.in_process else pack_evaluator(evaluator)
         self.client.register_plugin(Job(run, packed, self.black_boxes))
+        if evaluator.policy.timeout is not None and self.black_boxes is not None:
+            self.client.loop.add_callback(self._patrol, evaluator.policy.timeout)
 
     def submit(self, chunk: Range, budget: float) -> None:
         """One task; costs about 1 ms of the event loop's thread, where no Ctrl-C can leave a future half made."""
@@ -168,9 +188,31 @@ class ClusterExecutor:
         if not self._stopped:
             self._replies.put(reply)
 
+    async def _patrol(self, timeout: float) -> None:
+        """End the worker processes in which an item is overdue and the soft stop had no effect."""
+        suspected: set[tuple[int, Executing]] = set()
+        while not self._stopped:
+            await asyncio.sleep(interval(timeout))
+            latest = time.monotonic_ns() - int((timeout + GRACE) * 1e9)
+            now = {
+                (pid, span)
+                for pid in self.pids()
+                for span in read_executing(str(self.black_boxes), pid, self._run) or ()
+                if 0 < span.began < latest
+            }
+            # Seen twice, so that no half-written note ends a process.
+            for pid in {pid for pid, _ in now & suspected}:
+                self._overdue[pid] = tuple((span.start, span.stop) for of, span in now if of == pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            suspected = now
+
     async def _obituary(self, chunk: Range, pid: int) -> Reply:
         """What black box and nanny say; the nanny may hear of the death a moment after the scheduler."""
-        executing = read_executing(self.black_boxes, pid, self._run) if self.black_boxes else None
+        noted = read_executing(self.black_boxes, pid, self._run) if self.black_boxes else None
+        executing = None if noted is None else tuple((span.start, span.stop) for span in noted)
+        if pid in self._overdue:
+            return Reply(chunk, death=Death(overdue=self._overdue[pid]), executing=executing)
         death = self.why_died(pid)
         for _ in range(40):
             if death is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from admf_dask.runtime.calls import Cells
 from admf_dask.runtime.score import ScoreEvaluator
 from admf_dask.space import Combinable
 
@@ -71,11 +72,12 @@ class _Unwatched:
     def __init__(self) -> None:
         self.cancelled = threading.Event()
 
-    def note(self, start: int, count: int) -> None:
+    def note(self, start: int, count: int) -> tuple[Cells, int]:
         """Nobody watches."""
+        return self.cells_of_single_items()
 
-    def cells_of_single_items(self) -> tuple[list[int], int]:
-        return [0], 0
+    def cells_of_single_items(self) -> tuple[Cells, int]:
+        return [0, 0, 0], 0
 
 
 def _score_frame(start: int, stop: int, evaluator: ScoreEvaluator) -> pd.DataFrame:

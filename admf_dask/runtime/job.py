@@ -16,7 +16,9 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from admf_dask.errors import TaskError
 from admf_dask.outcomes import Block, Failure
+from admf_dask.runtime.alarm import Alarm
 from admf_dask.runtime.blackbox import BlackBox, Slot
+from admf_dask.runtime.calls import BEGAN, Cells
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.threads import limit_inner_threads
 
@@ -71,6 +73,7 @@ class Job(WorkerPlugin):  # type: ignore[misc]
         """Called on the worker's event loop: take note, do nothing slow."""
         self.cancelled = threading.Event()
         self._lock = threading.Lock()
+        self._alarm: Alarm | None = None
         self._evaluator: MapEvaluator | None = evaluators_here.get(self.run)
         self._own_process = worker.nanny is not None
         self._threads = worker.state.nthreads
@@ -95,32 +98,43 @@ class Job(WorkerPlugin):  # type: ignore[misc]
             return self._evaluator
 
     def watch(self) -> Watch:
-        """The watch of this thread."""
-        return Watch(self.cancelled, _black_box(self.black_boxes).slot(self.run) if self.black_boxes else None)
+        """The watch of this thread, with an alarm where items have a timeout."""
+        watch = Watch(self.cancelled, _black_box(self.black_boxes).slot(self.run) if self.black_boxes else None)
+        timeout = self.evaluator().policy.timeout
+        if timeout is not None:
+            with self._lock:
+                if self._alarm is None:
+                    # Where driver and worker share a machine the driver ends the process, and knows why.
+                    may_exit = self._own_process and self.black_boxes is None
+                    self._alarm = Alarm(timeout, self.cancelled, may_exit=may_exit)
+            self._alarm.watch_this_thread(watch.cells, watch.at)
+        return watch
 
 
 class Watch:
     """Tells the black box what is executing, and the evaluator when to stop."""
 
     def __init__(self, cancelled: threading.Event, slot: Slot | None) -> None:
-        """Without a `slot` nothing is noted."""
+        """Without a `slot` nothing outlives the process, but the alarm can read the cells."""
         self.cancelled, self.slot = cancelled, slot
+        self.cells: Cells = [0, 0, 0] if slot is None else slot.cells
+        self.at = 0 if slot is None else slot.at
 
-    def note(self, start: int, count: int) -> None:
+    def note(self, start: int, count: int) -> tuple[Cells, int]:
         """Executing `count` items from `start` on."""
         if self.slot is not None:
             self.slot.note(start, count)
+        return self.cells, self.at
 
-    def cells_of_single_items(self) -> tuple[list[int] | memoryview, int]:
-        """Where the index of each single item goes; a scratch cell without a black box."""
-        if self.slot is None:
-            return [0], 0
-        if self.slot.cells[self.slot.at + 1] != 1:
+    def cells_of_single_items(self) -> tuple[Cells, int]:
+        """Where the index of each single item goes."""
+        if self.slot is not None and self.cells[self.at + 1] != 1:
             self.slot.note(-1, 1)
-        return self.slot.cells, self.slot.at
+        return self.cells, self.at
 
     def done(self) -> None:
         """Executing nothing."""
+        self.cells[self.at + BEGAN] = 0
         if self.slot is not None:
             self.slot.clear()
 
@@ -130,15 +144,17 @@ def evaluate_chunk(run: str, start: int, stop: int, budget: float) -> bytes:
     job: Job | None = get_worker().plugins.get(plugin_name(run))
     if job is None:
         return pack_reply(CallError("the run was over before this chunk began"))
-    watch = job.watch()
+    watch: Watch | None = None
     try:
+        watch = job.watch()
         return pack_reply(job.evaluator()(start, stop, budget, watch))
     except CallError as error:
         return pack_reply(error)
     except BaseException as error:  # noqa: BLE001 - Dask must never carry an exception; the driver raises this one
         return pack_reply(_our_bug(error))
     finally:
-        watch.done()
+        if watch is not None:
+            watch.done()
 
 
 def pack_reply(reply: Block | CallError) -> bytes:

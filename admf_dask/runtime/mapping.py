@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from admf_dask.errors import TaskError
 from admf_dask.outcomes import Block, Outcome, error_words
+from admf_dask.policy import Policy
 from admf_dask.runtime.driver import Run
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.text import format_count
@@ -21,7 +22,7 @@ class FailedItemsWarning(UserWarning):
     """Some items of a run failed; the others are in the result."""
 
 
-def map_evaluator(function: Callable[..., Any], items: Any, data: Any) -> MapEvaluator:
+def map_evaluator(function: Callable[..., Any], items: Any, data: Any, policy: Policy) -> MapEvaluator:
     """Check the call, and make the evaluator. Raises TypeError with the line that was probably meant."""
     if not callable(function):
         raise TypeError(
@@ -34,7 +35,7 @@ def map_evaluator(function: Callable[..., Any], items: Any, data: Any) -> MapEva
                 f"items must be a sequence, but got {items!r:.60} ({type(items).__name__}); write `[...]` around it"
             )
         items = list(items)
-    return MapEvaluator(function, items, () if data is None else (data,))
+    return MapEvaluator(function, items, () if data is None else (data,), policy)
 
 
 class Outcomes(Sequence[Outcome]):
@@ -136,7 +137,7 @@ def outcomes_of(block: Block, items: Sequence[Any]) -> Iterator[Outcome]:
     """The outcomes in a block of a map."""
     rows = zip(block.indices.tolist(), block.values(), block.seconds.tolist(), strict=True)
     for index, value, seconds in rows:
-        yield Outcome(index, items[index], value, None, None, seconds, block.worker, 1)
+        yield Outcome(index, items[index], value, None, None, seconds, block.worker, block.attempts.get(index, 1))
     for failed in block.failures:
         item = items[failed.index]
         error = failed.failure.exception(item)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import monotonic_ns, perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask import ranking
+from admf_dask.identity import keys_of_columns
 from admf_dask.objectives import SCORE, BatchObjective, Scores, read_score, read_scores
 from admf_dask.outcomes import Block, FailedItem, Failure
-from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Watch, make_block
-from admf_dask.space import Combinable
+from admf_dask.runtime.calls import BEGAN, row_seeds, takes
+from admf_dask.runtime.evaluate import FIRST_PAUSE, LONGEST_PAUSE, Keep, MapEvaluator, Rows, Watch, make_block
+from admf_dask.space import ABSENT, Combinable
 
 SLICE = 512
 """Items made at a time; a worker that stops early has made at most this many for nothing."""
@@ -107,14 +109,17 @@ class BatchEvaluator(ScoreEvaluator):
         began = perf_counter()
         rows = Rows()
         parts: list[tuple[NDArray[np.int64], NDArray[np.float32], Scores]] = []
-        low, size = start, self._cap(FIRST_ROWS)
+        # With a timeout, which bounds a call, the first rows tell how many fit.
+        low, size = start, self._cap(FIRST_ROWS) if self.policy.timeout is None else 1
+        budget = budget if self.policy.timeout is None else min(budget, self.policy.timeout / 4)
         while low < stop:
             high = min(stop, low + size)
             self._batch(low, high, rows, parts, watch)
             low, spent = high, perf_counter() - began
             if spent > budget or watch.cancelled.is_set():
                 break
-            size = self._cap(max(64, min(4 * size, int((low - start) / max(spent, 1e-9) * (budget - spent)))))
+            affordable = int((low - start) / max(spent, 1e-9) * (budget - spent))
+            size = self._cap(max(64 if self.policy.timeout is None else 1, min(4 * size, affordable)))
         return self._pack_columns(start, low, rows, began, _join(parts))
 
     def _cap(self, size: int) -> int:
@@ -134,16 +139,18 @@ class BatchEvaluator(ScoreEvaluator):
     def _call(
         self, columns: dict[str, Any], indices: NDArray[np.int64], rows: Rows, parts: list[Any], watch: Watch
     ) -> None:
-        watch.note(int(indices[0]), int(indices[-1] - indices[0]) + 1)
+        cells, at = watch.note(int(indices[0]), int(indices[-1] - indices[0]) + 1)
         began = perf_counter()
         try:
-            scores = read_scores(self.function(columns, *self.data), len(indices))
+            cells[at + BEGAN] = monotonic_ns()
+            scores = read_scores(self.function(columns, *self.data, **self._seeds(columns, indices)), len(indices))
+            cells[at + BEGAN] = 0
         except BaseException as error:
+            cells[at + BEGAN] = 0
             if isinstance(error, KeyboardInterrupt) and self.interruptible:
                 raise
             if len(indices) == 1:
-                spent = perf_counter() - began
-                rows.failures.append(FailedItem(int(indices[0]), spent, Failure.from_exception(error, skip_frames=1)))
+                self._single_failed(error, columns, int(indices[0]), perf_counter() - began, rows, parts, watch)
                 return
             half = len(indices) // 2
             for part in (slice(None, half), slice(half, None)):
@@ -151,6 +158,33 @@ class BatchEvaluator(ScoreEvaluator):
         else:
             each = (perf_counter() - began) / len(indices)
             parts.append((indices, np.full(len(indices), each, np.float32), scores))
+
+    def _single_failed(
+        self,
+        error: BaseException,
+        columns: dict[str, Any],
+        index: int,
+        seconds: float,
+        rows: Rows,
+        parts: Any,
+        watch: Watch,
+    ) -> None:
+        attempt = rows.attempts.get(index, 1)
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
+        if (
+            attempt <= self.policy.retries
+            and isinstance(error, self.policy.retry_on)
+            and not watch.cancelled.wait(pause)
+        ):
+            rows.attempts[index] = attempt + 1
+            self._call(columns, np.array([index], np.int64), rows, parts, watch)
+            return
+        rows.failures.append(FailedItem(index, seconds, self._failure(error), rows.attempts.pop(index, 1)))
+
+    def _seeds(self, columns: dict[str, Any], indices: NDArray[np.int64]) -> dict[str, Any]:
+        if self.policy.seed is None or not takes(self.function.function, "seeds"):
+            return {}
+        return {"seeds": row_seeds(self.policy.seed, keys_of_columns(columns, len(indices), ABSENT))}
 
 
 def _score_columns(values: list[Any]) -> Scores:

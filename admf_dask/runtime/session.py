@@ -10,6 +10,7 @@ import contextlib
 import enum
 import html
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,9 @@ from distributed.utils import silence_logging_cmgr
 from admf_dask.config import ParallelConfig
 from admf_dask.errors import SchedulerUnreachable, SessionClosed, SessionError
 from admf_dask.events import Observer
+from admf_dask.journal import Journal, as_journal
 from admf_dask.outcomes import Outcome
+from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
 from admf_dask.resources import Layout, ResourceManager
 from admf_dask.runtime.cluster import OwnCluster, free_address
@@ -271,6 +274,12 @@ class Session:
         items: Sequence[Any],
         *,
         data: Any = None,
+        on_error: str = "record",
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_on: Any = Exception,
+        seed: int | None = None,
+        journal: Journal | str | os.PathLike[str] | None = None,
         progress: bool | str | Observer = "auto",
         name: str | None = None,
     ) -> Outcomes:
@@ -280,10 +289,36 @@ class Session:
         and a warning at the end says how many. Raises TaskError when the call itself is wrong (the function cannot be
         sent), and the partial result rides on KeyboardInterrupt as `.partial`.
 
-        `items` needs a length and `items[i]`; it is sent to each worker once. Cost: 4 to 6 ms for each chunk of about
-        0.2 s of work, whatever the number of items.
+        Parameters
+        ----------
+        function, items, data
+            `items` needs a length and `items[i]`; function, items and data are sent to each worker once.
+        on_error
+            `"record"` keeps going; `"raise"` stops at the first failure and raises it, with the item in a note;
+            `"stop_after:10"` and `"stop_after:5%"` stop at that many failures, or that share of what was evaluated from
+            1 / share evaluations on. What had finished is in `.partial` of the exception.
+        timeout
+            Seconds that one item may take. It is stopped by an exception inside it; if that has no effect within a second
+            (a C loop), its worker process is ended and the item's neighbours run again. In thread mode only the first is
+            possible. A batch objective's timeout bounds one call, which is then made small enough to tell.
+        retries, retry_on
+            Call an item again, up to `retries` times, after an exception of the classes `retry_on`, with a pause of 0.1 s
+            that doubles up to 5 s. `Outcome.attempts` counts the calls.
+        seed
+            Gives each item chance of its own, derived from the seed and the item's content: the same for any mode, number
+            of workers, chunking or order. A function with a parameter `rng` gets a `numpy.random.Generator`; `random` and
+            `numpy.random` are seeded too, and a function without `rng` then runs one at a time in each process.
+        journal
+            A folder, or a `Journal`, that records each finished chunk: the same call then goes on where it ended, also after
+            kill -9, and one with other items evaluates those that are new. Raises JournalMismatch, before anything runs,
+            when function, data or seed are not those recorded. Costs about 5 ms for each chunk, beside the work.
+        progress, name
+            `"auto"`, True, False or an observer of your own; what progress and dashboard call the run.
+
+        Cost: 4 to 6 ms for each chunk of about 0.2 s of work, whatever the number of items.
         """
-        return Outcomes.gather(*self._map_run(function, items, data, progress, name))
+        policy = Policy.of(on_error=on_error, timeout=timeout, retries=retries, retry_on=retry_on, seed=seed)
+        return Outcomes.gather(*self._map_run(map_evaluator(function, items, data, policy), journal, progress, name))
 
     def as_completed(
         self,
@@ -291,28 +326,40 @@ class Session:
         items: Sequence[Any],
         *,
         data: Any = None,
+        on_error: str = "record",
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_on: Any = Exception,
+        seed: int | None = None,
+        journal: Journal | str | os.PathLike[str] | None = None,
         progress: bool | str | Observer = False,
         name: str | None = None,
     ) -> Iterator[Outcome]:
         """Like `map`, but yields each `Outcome` as its chunk finishes, in any order. Leaving the loop stops the run."""
-        run, items = self._map_run(function, items, data, progress, name)
+        policy = Policy.of(on_error=on_error, timeout=timeout, retries=retries, retry_on=retry_on, seed=seed)
+        run, items = self._map_run(map_evaluator(function, items, data, policy), journal, progress, name)
         with contextlib.closing(run.__iter__()) as blocks:
             for block in blocks:
                 yield from outcomes_of(block, items)
 
-    def run(self, evaluator: MapEvaluator, title: Title, observers: Sequence[Observer] = ()) -> Run:
+    def run(
+        self,
+        evaluator: MapEvaluator,
+        title: Title,
+        observers: Sequence[Observer] = (),
+        journal: Journal | str | os.PathLike[str] | None = None,
+    ) -> Run:
         """A run of an evaluator over all its items, to iterate over; what the jobs of the toolkit are built on."""
         executor = self._executor()
         if isinstance(executor, InlineExecutor):
             evaluator = replace(evaluator, interruptible=True)
-        return Run(evaluator, len(evaluator.items), executor, title, observers)
+        return Run(evaluator, len(evaluator.items), executor, title, observers, as_journal(journal))
 
     def _map_run(
-        self, function: Callable[..., Any], items: Sequence[Any], data: Any, progress: Any, name: str | None
+        self, evaluator: MapEvaluator, journal: Any, progress: Any, name: str | None
     ) -> tuple[Run, Sequence[Any]]:
-        evaluator = map_evaluator(function, items, data)
-        title = Title("map", name or str(getattr(function, "__name__", "map")))
-        return self.run(evaluator, title, observers_for(progress)), evaluator.items
+        title = Title("map", name or str(getattr(evaluator.function, "__name__", "map")))
+        return self.run(evaluator, title, observers_for(progress), journal), evaluator.items
 
     def _executor(self) -> Executor:
         self._must_be_open()
@@ -326,6 +373,7 @@ class Session:
             in_process=self.layout.mode == "thread",
             black_boxes=None if self.layout.mode == "thread" else self._scratch,
             why_died=self._cluster.why_died,
+            pids=self._cluster.pids,
             farewells=self._farewells,
         )
 

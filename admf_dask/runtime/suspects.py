@@ -5,6 +5,8 @@ Dask blames every task that was waiting on a dead worker. Here only what was exe
 - If the worker's black box says which items were executing, the rest of their chunks is run again without blame and those
   items become suspects. A chunk that was only queued there is run again without blame.
 - If nobody knows (a remote worker), the whole chunk is suspect.
+- If the process was ended because items were overdue, those are guilty at once (several rows of one call are halved first),
+  and all the rest is run again without blame.
 - Suspects run at the end, one at a time with nothing else in flight. A suspect of several items that kills its worker
   alone is halved; one item that was executing at `LIMIT` deaths, the last of them alone, is guilty.
 
@@ -37,6 +39,18 @@ class Suspects:
     waiting: deque[Range] = field(default_factory=deque)
     deaths: dict[int, int] = field(default_factory=dict)
 
+    def worker_overdue(self, chunk: Range, overdue: tuple[Range, ...]) -> Verdict:
+        """`chunk` was on a worker that was ended because `overdue` took too long there."""
+        hits = [common for span in overdue if (common := _overlap(chunk, span))]
+        if not hits:
+            return Verdict(again=(chunk,))
+        start, stop = hits[0]
+        again = _without(chunk, hits[0])
+        if stop - start > 1:
+            return Verdict(again=(*again, *_halves(hits[0])))
+        self.deaths[start] = self.deaths.get(start, 0) + 1
+        return Verdict(again=again, guilty=start)
+
     def worker_died(self, chunk: Range, executing: tuple[Range, ...] | None, *, alone: bool) -> Verdict:
         """`chunk` was on a worker that died; `executing` is what its black box said, None without one.
 
@@ -49,8 +63,7 @@ class Suspects:
             return self._accuse(chunk, certain=True) if alone and not executing else Verdict(again=(chunk,))
         accused = hits[0]
         verdict = self._accuse(accused, certain=alone or accused[1] - accused[0] == 1)
-        rest = tuple(part for part in ((chunk[0], accused[0]), (accused[1], chunk[1])) if part[0] < part[1])
-        return Verdict(again=rest, guilty=verdict.guilty)
+        return Verdict(again=_without(chunk, accused), guilty=verdict.guilty)
 
     def next(self) -> Range | None:
         """The next suspect to run alone, or None."""
@@ -61,8 +74,7 @@ class Suspects:
         if not certain:
             self.waiting.append(span)
         elif stop - start > 1:
-            middle = (start + stop) // 2
-            self.waiting.extend(((start, middle), (middle, stop)))
+            self.waiting.extend(_halves(span))
         else:
             self.deaths[start] = self.deaths.get(start, 0) + 1
             if self.deaths[start] >= LIMIT:
@@ -74,3 +86,12 @@ class Suspects:
 def _overlap(left: Range, right: Range) -> Range | None:
     start, stop = max(left[0], right[0]), min(left[1], right[1])
     return (start, stop) if start < stop else None
+
+
+def _without(chunk: Range, part: Range) -> tuple[Range, ...]:
+    return tuple(span for span in ((chunk[0], part[0]), (part[1], chunk[1])) if span[0] < span[1])
+
+
+def _halves(span: Range) -> tuple[Range, Range]:
+    middle = (span[0] + span[1]) // 2
+    return (span[0], middle), (middle, span[1])

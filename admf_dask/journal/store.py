@@ -1,0 +1,204 @@
+"""The SQLite file: write-ahead log, one writer, one transaction for what finished together, durable before it is shown.
+
+Tables: `call` (what the results depend on), `sitting` (one driver's work on a call, with the items as they were then),
+`block` (what a chunk became: an Arrow table of rows, or pickled values), `failure` (one row each, readable with SQL alone).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from admf_dask.errors import JournalCorrupt, JournalError
+from admf_dask.outcomes import Block, FailedItem, Failure
+from admf_dask.space.part import Ranges
+
+VERSION = 1
+FILE = "journal.sqlite"
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS call (
+    id INTEGER PRIMARY KEY, kind TEXT, name TEXT, parts TEXT, score TEXT, maximize INTEGER, created REAL);
+CREATE TABLE IF NOT EXISTS sitting (
+    id INTEGER PRIMARY KEY, call INTEGER REFERENCES call, run TEXT, total INTEGER, recalled INTEGER, items_key TEXT, items BLOB,
+    began REAL, ended REAL, state TEXT, pid INTEGER, process_began REAL);
+CREATE TABLE IF NOT EXISTS block (
+    id INTEGER PRIMARY KEY, sitting INTEGER REFERENCES sitting, at REAL, ranges BLOB, evaluated INTEGER, rejected INTEGER,
+    rejected_example INTEGER, failed INTEGER, busy REAL, worker TEXT, rows BLOB, payload BLOB);
+CREATE TABLE IF NOT EXISTS failure (
+    block INTEGER REFERENCES block, position INTEGER, kind TEXT, error_type TEXT, message TEXT, traceback TEXT, pickled BLOB,
+    seconds REAL, attempts INTEGER);
+CREATE INDEX IF NOT EXISTS failure_block ON failure (block);
+PRAGMA user_version = {VERSION};
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A block as it was written, with the ranges of positions that it settled."""
+
+    block: Block
+    ranges: NDArray[np.int64]
+    """Shape (n, 2)."""
+    at: float
+
+
+@contextmanager
+def translated(folder: Path) -> Iterator[None]:
+    """Errors of SQLite as errors of the journal, naming the folder."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise JournalError(f"the journal in {folder} cannot be used: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise JournalCorrupt(
+            f"the journal in {folder} cannot be read ({error}); move the folder away, or restore {FILE} from a copy"
+        ) from error
+
+
+def connect(folder: Path, *, write: bool) -> sqlite3.Connection:
+    """Open the file; a writer makes it where it is missing. A reader may open it while a run writes."""
+    path = folder / FILE
+    if write:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    else:
+        if not path.exists():
+            raise JournalError(f"there is no journal in {folder}; a run with journal={str(folder)!r} makes one")
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=10)
+    try:
+        _prepare(connection, folder, write)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, folder: Path, write: bool) -> None:
+    with translated(folder):
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise JournalError(
+                f"the journal in {folder} was written by a newer admf_dask (format {version}, this one reads {VERSION})"
+            )
+        if write:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.executescript(_SCHEMA)
+        elif version == 0:
+            raise JournalError(f"the journal in {folder} is empty: the run that made it ended before it began")
+
+
+def write_blocks(
+    connection: sqlite3.Connection, sitting: int, blocks: Sequence[tuple[Block, NDArray[np.int64]]]
+) -> None:
+    """Blocks and the ranges they settle, in one durable transaction: all or none."""
+    now = time.time()
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for block, ranges in blocks:
+            cursor = connection.execute(
+                "INSERT INTO block VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    sitting, now, ranges.astype("<i8").tobytes(), block.evaluated, block.rejected, block.rejected_example,
+                    block.failed, block.busy, block.worker, pack_rows(block), block.payload,
+                ),
+            )  # fmt: skip
+            connection.executemany(
+                "INSERT INTO failure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        cursor.lastrowid, item.index, item.failure.kind, item.failure.error_type, item.failure.message,
+                        item.failure.traceback, item.failure.pickled, item.seconds, item.attempts,
+                    )
+                    for item in block.failures
+                ],
+            )  # fmt: skip
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def forget_failures(connection: sqlite3.Connection, sitting: int) -> None:
+    """Make the failed items of a sitting ones that were never evaluated."""
+    connection.execute("BEGIN IMMEDIATE")
+    for block, packed in connection.execute(
+        "SELECT id, ranges FROM block WHERE sitting = ? AND failed > 0", (sitting,)
+    ).fetchall():
+        failed = connection.execute("SELECT position FROM failure WHERE block = ?", (block,)).fetchall()
+        positions = np.array([row[0] for row in failed], np.int64)
+        settled = Ranges.of(np.frombuffer(packed, "<i8").reshape(-1, 2).tolist())
+        # What is in neither the complement nor the failures.
+        end = int(settled.stops[-1])
+        left = settled.missing(end).union(Ranges.of_positions(positions)).missing(end)
+        connection.execute(
+            "UPDATE block SET ranges = ?, evaluated = evaluated - ?, failed = failed - ? WHERE id = ?",
+            (left.pairs().astype("<i8").tobytes(), len(positions), len(positions), block),
+        )
+        connection.execute("DELETE FROM failure WHERE block = ?", (block,))
+    connection.execute("COMMIT")
+
+
+def read_blocks(connection: sqlite3.Connection, sitting: int) -> Iterator[StoredBlock]:
+    """The blocks of a sitting, in the order they were written."""
+    failures: dict[int, list[FailedItem]] = {}
+    for row in connection.execute(
+        "SELECT failure.* FROM failure JOIN block ON block.id = failure.block WHERE sitting = ?", (sitting,)
+    ):
+        failures.setdefault(row[0], []).append(FailedItem(row[1], row[7], Failure(*row[2:7]), row[8]))
+    for row in connection.execute("SELECT * FROM block WHERE sitting = ? ORDER BY id", (sitting,)):
+        ranges = np.frombuffer(row[3], "<i8").astype(np.int64).reshape(-1, 2)
+        yield StoredBlock(_unpack(row, tuple(failures.get(row[0], ()))), ranges, row[2])
+
+
+def _unpack(row: tuple[object, ...], failures: tuple[FailedItem, ...]) -> Block:
+    _, _, _, _, evaluated, rejected, rejected_example, failed, busy, worker, rows, payload = row
+    indices, seconds, columns, attempts = unpack_rows(rows)  # type: ignore[arg-type]
+    return Block(
+        start=0, stop=0, indices=indices, columns=None if payload is not None else columns, payload=payload,  # type: ignore[arg-type]
+        seconds=seconds, failures=failures, evaluated=evaluated, rejected=rejected, busy=busy, worker=worker,  # type: ignore[arg-type]
+        failed=failed, rejected_example=rejected_example, attempts=attempts,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def pack_rows(block: Block) -> bytes:
+    """Positions, seconds, attempts and scores as one Arrow IPC stream; scores are called `score:NAME`."""
+    import pyarrow as pa
+
+    attempts = np.ones(len(block.indices), np.int32)
+    for index, count in block.attempts.items():
+        attempts[block.indices == index] = count
+    columns = {"position": block.indices, "seconds": block.seconds, "attempts": attempts}
+    columns |= {f"score:{name}": column for name, column in (block.columns or {}).items()}
+    batch = pa.RecordBatch.from_arrays([pa.array(column) for column in columns.values()], list(columns))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def unpack_rows(
+    packed: bytes,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, NDArray[np.float64]], dict[int, int]]:
+    """Positions, seconds, scores by name, and attempts where there was more than one."""
+    import pyarrow as pa
+
+    table = pa.ipc.open_stream(packed).read_all()
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    positions, attempts = columns["position"], columns["attempts"]
+    again = np.flatnonzero(attempts > 1)
+    scores = {name.removeprefix("score:"): column for name, column in columns.items() if name.startswith("score:")}
+    return (
+        positions,
+        columns["seconds"],
+        scores,
+        dict(zip(positions[again].tolist(), attempts[again].tolist(), strict=True)),
+    )

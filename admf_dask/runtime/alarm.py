@@ -1,0 +1,74 @@
+"""The soft stop of an item that takes too long: an exception raised inside the thread that evaluates it.
+
+One small thread for a run in each worker looks at the cells in which the evaluator notes when an item began. What is
+overdue gets `SoftStop`, which ends Python code wherever it stands, also a `time.sleep` or a compiled call that comes back.
+What never returns to the interpreter cannot be ended this way: there the process must go, and the driver sees to that
+through the black box; where it cannot (a cluster of other machines), the alarm ends its own process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from time import monotonic_ns
+
+from admf_dask.runtime.calls import BEGAN, Cells
+
+GRACE = 1.0
+"""Seconds from the soft stop to the end of the process."""
+EXIT_CODE = 124
+"""Of a process that ended itself; as `timeout(1)` has it."""
+
+
+_strike = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+class SoftStop(BaseException):
+    """Raised inside an item that took longer than its timeout; not an Exception, so that `except Exception` lets it through."""
+
+
+def interval(timeout: float) -> float:
+    """Seconds between two looks."""
+    return min(0.25, max(0.02, timeout / 10))
+
+
+class Alarm:
+    """Watches the threads of one run in this process. Thread-safe; ends when `cancelled` is set."""
+
+    def __init__(self, timeout: float, cancelled: threading.Event, *, may_exit: bool) -> None:
+        """`may_exit` allows to end the process when a soft stop has no effect."""
+        self._timeout, self._cancelled, self._may_exit = timeout, cancelled, may_exit
+        self._watched: dict[int, tuple[Cells, int]] = {}
+        self._struck: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def watch_this_thread(self, cells: Cells, at: int) -> None:
+        """Look after the calling thread from now on; `cells[at + BEGAN]` says when its item began."""
+        with self._lock:
+            self._watched[threading.get_ident()] = cells, at + BEGAN
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="admf-dask-alarm", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while not self._cancelled.wait(interval(self._timeout)):
+            with self._lock:
+                watched = list(self._watched.items())
+            for thread, (cells, began_at) in watched:
+                self._look(thread, cells, began_at)
+
+    def _look(self, thread: int, cells: Cells, began_at: int) -> None:
+        began = cells[began_at]
+        if not began:
+            return
+        overdue = (monotonic_ns() - began) / 1e9 - self._timeout
+        if overdue > GRACE and self._may_exit:
+            os._exit(EXIT_CODE)
+        if overdue > 0 and (self._struck.get(thread) != began or overdue > GRACE):
+            self._struck[thread] = began
+            strike, target, exception = _strike, ctypes.c_ulong(thread), ctypes.py_object(SoftStop)
+            # From this look at the cell to the strike no other thread runs: there is no call of Python code in between.
+            if cells[began_at] == began:
+                strike(target, exception)
