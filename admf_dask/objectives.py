@@ -36,9 +36,9 @@ class BatchObjective:
         self.max_rows = max_rows
         functools.update_wrapper(self, function)
 
-    def __call__(self, columns: Columns, *data: Any) -> Any:
-        """Evaluate one chunk."""
-        return self.function(columns, *data)
+    def __call__(self, columns: Columns, *data: Any, **seeds: Any) -> Any:
+        """Evaluate one chunk; `seeds=` where the run has a seed and the function takes them."""
+        return self.function(columns, *data, **seeds)
 
     def __repr__(self) -> str:
         """Name the function inside."""

@@ -115,3 +115,21 @@ def nested_map(x: int) -> list[int]:
 
     with Session(mode="process", workers=2) as session:
         return session.map(square, range(x), progress=False).values()
+
+
+@batch_objective
+def batch_that_hangs_at_13(columns: dict[str, Any]) -> Any:
+    while (columns["x"] == 13).any():
+        pass
+    return columns["x"] * 1.0
+
+
+@batch_objective
+def batch_of_seeds(columns: dict[str, Any], seeds: Any) -> Any:
+    return seeds.astype(float)
+
+
+def fails_at_seven(params: dict[str, Any]) -> float:
+    if params["a"] == 7:
+        raise ValueError("not at 7")
+    return float(params["a"])

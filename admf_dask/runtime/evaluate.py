@@ -156,7 +156,9 @@ class MapEvaluator:
             each = (now - before) / (high - low)
             rows.seconds.append((each, len(rows.values) - done))
             if len(rows.failures) > failed:
-                rows.failures[failed:] = [replace(item, seconds=each) for item in rows.failures[failed:]]
+                rows.failures[failed:] = [
+                    item if item.seconds else replace(item, seconds=each) for item in rows.failures[failed:]
+                ]
             rows.group = 1 if now - before > GROUP_SECONDS else min(2 * rows.group, GROUP_MOST)
             before, low = now, high
             if now > deadline or watch.cancelled.is_set():
@@ -182,12 +184,14 @@ class MapEvaluator:
                     add(value)
                 break
             except BaseException as error:  # noqa: BLE001 - whatever an item does is its own failure
-                cells[at + BEGAN] = 0
-                if not self._recovered(error, index, partial(call, item), rows, watch):
+                began, cells[at + BEGAN] = cells[at + BEGAN], 0
+                if not self._recovered(error, index, partial(call, item), began, rows, watch):
                     failed.add(index)
         rows.spans.append([index for index in indices if index not in failed] if failed else indices)
 
-    def _recovered(self, error: BaseException, index: int, call: Callable[[], Any], rows: Rows, watch: Watch) -> bool:
+    def _recovered(
+        self, error: BaseException, index: int, call: Callable[[], Any], began: int, rows: Rows, watch: Watch
+    ) -> bool:
         """Call an item that failed again where the policy says so; else, or in vain, it is a failure of the block."""
         policy, attempts = self.policy, 1
         while True:
@@ -195,7 +199,8 @@ class MapEvaluator:
                 raise error
             again = attempts <= policy.retries and isinstance(error, policy.retry_on)
             if not again or watch.cancelled.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempts - 1))):
-                rows.failures.append(FailedItem(index, 0.0, self._failure(error), attempts))
+                seconds = (monotonic_ns() - began) / 1e9 if self.policy.timeout is not None else 0.0
+                rows.failures.append(FailedItem(index, seconds, self._failure(error), attempts))
                 return False
             attempts += 1
             try:

@@ -27,8 +27,9 @@ from admf_dask.errors import ClusterLost
 from admf_dask.outcomes import Block
 from admf_dask.runtime.alarm import GRACE, Alarm, interval
 from admf_dask.runtime.blackbox import Executing, read_executing
-from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.job import (
+    NO_JOB,
     Job,
     Watch,
     evaluate_chunk,
@@ -141,6 +142,7 @@ class ClusterExecutor:
     _replies: queue.SimpleQueue[Reply | BaseException] = field(default_factory=queue.SimpleQueue)
     _futures: dict[int, Any] = field(default_factory=dict)
     _count: int = 0
+    _sent: int = 0
     _run: str = ""
     _kind: str = ""
     _stopped: bool = False
@@ -158,7 +160,12 @@ class ClusterExecutor:
         if self.in_process:
             evaluators_here[run] = evaluator
         packed = b"" if self.in_process else pack_evaluator(evaluator)
-        self.client.register_plugin(Job(run, packed, self.black_boxes))
+        try:
+            self.client.register_plugin(Job(run, packed, self.black_boxes))
+        except OSError as error:
+            # A worker died as it was told; the scheduler knows the job all the same, and gives it to who comes next.
+            if self.client.status != "running":
+                raise _lost("the connection to the scheduler was closed") from error
         if evaluator.policy.timeout is not None and self.black_boxes is not None:
             self.client.loop.add_callback(self._patrol, evaluator.policy.timeout)
 
@@ -172,10 +179,13 @@ class ClusterExecutor:
         if self._stopped:
             return
         try:
-            key = (f"{self._kind}-{self._run}", number)
-            future = self.client.submit(evaluate_chunk, self._run, *chunk, budget, key=key, pure=False)
-            self._futures[number] = future
-            packed = await self.client.gather(future, asynchronous=True)
+            packed = await self._task(number, chunk, budget)
+            tries = 0
+            while packed == NO_JOB:
+                if (tries := tries + 1) > 600:
+                    raise CallError("a worker was never told of the run; look into its log for why")
+                await asyncio.sleep(0.05)
+                packed = await self._task(number, chunk, budget)
             reply: Reply | BaseException = Reply(chunk, block=unpack_reply(packed))
         except KilledWorker as death:
             reply = await self._obituary(chunk, death.last_worker.pid)
@@ -183,10 +193,24 @@ class ClusterExecutor:
             reply = _lost(f"the scheduler gave the tasks of this run up ({error.reason})")
         except BaseException as error:  # noqa: BLE001 - raised again in the driver's thread
             reply = error
-        if (sent := self._futures.pop(number, None)) is not None:
-            sent.release()
+        self._release(number)
         if not self._stopped:
             self._replies.put(reply)
+
+    async def _task(self, number: int, chunk: Range, budget: float) -> bytes:
+        self._release(number)
+        if self._stopped:
+            raise asyncio.CancelledError
+        self._sent += 1
+        key = (f"{self._kind}-{self._run}", self._sent)
+        future = self.client.submit(evaluate_chunk, self._run, *chunk, budget, key=key, pure=False)
+        self._futures[number] = future
+        packed: bytes = await self.client.gather(future, asynchronous=True)
+        return packed
+
+    def _release(self, number: int) -> None:
+        if (sent := self._futures.pop(number, None)) is not None:
+            sent.release()
 
     async def _patrol(self, timeout: float) -> None:
         """End the worker processes in which an item is overdue and the soft stop had no effect."""

@@ -24,6 +24,8 @@ from admf_dask.runtime.threads import limit_inner_threads
 
 evaluators_here: dict[str, MapEvaluator] = {}
 """Evaluators of runs whose workers are threads of this process: they are shared, not pickled."""
+NO_JOB = b"N"
+"""The answer of a worker that has not heard of the run yet, or not any more."""
 _box: BlackBox | None = None
 _box_lock = threading.Lock()
 
@@ -143,7 +145,7 @@ def evaluate_chunk(run: str, start: int, stop: int, budget: float) -> bytes:
     """The task: evaluate what fits of `[start, stop)` into `budget` seconds. Never raises, whatever an item does."""
     job: Job | None = get_worker().plugins.get(plugin_name(run))
     if job is None:
-        return pack_reply(CallError("the run was over before this chunk began"))
+        return NO_JOB
     watch: Watch | None = None
     try:
         watch = job.watch()

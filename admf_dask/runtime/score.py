@@ -149,15 +149,17 @@ class BatchEvaluator(ScoreEvaluator):
             cells[at + BEGAN] = 0
             if isinstance(error, KeyboardInterrupt) and self.interruptible:
                 raise
-            if len(indices) == 1:
-                self._single_failed(error, columns, int(indices[0]), perf_counter() - began, rows, parts, watch)
-                return
-            half = len(indices) // 2
-            for part in (slice(None, half), slice(half, None)):
-                self._call({name: column[part] for name, column in columns.items()}, indices[part], rows, parts, watch)
+            raised = error
         else:
             each = (perf_counter() - began) / len(indices)
             parts.append((indices, np.full(len(indices), each, np.float32), scores))
+            return
+        if len(indices) == 1:
+            self._single_failed(raised, columns, int(indices[0]), perf_counter() - began, rows, parts, watch)
+            return
+        half = len(indices) // 2
+        for part in (slice(None, half), slice(half, None)):
+            self._call({name: column[part] for name, column in columns.items()}, indices[part], rows, parts, watch)
 
     def _single_failed(
         self,

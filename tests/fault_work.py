@@ -1,0 +1,131 @@
+"""Items that go wrong in every way that items do; a module of its own so that workers import it as they would a user's."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class WillNotUnpickle(Exception):
+    """Survives `dumps`, not `loads`."""
+
+    def __init__(self, left: int, right: int) -> None:
+        super().__init__(f"{left} and {right}")
+
+
+class HoldsALock(Exception):
+    """Cannot be pickled at all."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.lock = threading.Lock()
+
+
+def fall_over() -> None:
+    ctypes.string_at(0)
+
+
+def grow(step: int) -> None:
+    held = []
+    while True:
+        held.append(np.ones(step, np.uint8))
+
+
+def loop_for_ever() -> None:
+    while True:
+        pass
+
+
+def loop_and_swallow() -> None:
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:  # noqa: S110 - as careless as users are
+            pass
+
+
+FAULTS: dict[str, Any] = {
+    "raise": lambda: int("not a number"),
+    "segfault": fall_over,
+    "exit": lambda: os._exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "memory in small steps": lambda: grow(10**6),
+    "memory in big steps": lambda: grow(3 * 10**8),
+    "python loop": loop_for_ever,
+    "python loop that swallows": loop_and_swallow,
+    "sleep": lambda: time.sleep(600),
+    "c loop": lambda: ctypes.CDLL(None).sleep(600),
+    "c loop that holds the interpreter": lambda: ctypes.PyDLL(None).sleep(600),
+    "unpicklable result": threading.Lock,
+    "unpicklable error": lambda: (_ for _ in ()).throw(HoldsALock("locked")),
+    "error that will not unpickle": lambda: (_ for _ in ()).throw(WillNotUnpickle(1, 2)),
+    "system exit": lambda: (_ for _ in ()).throw(SystemExit(4)),
+    "recursion": lambda: (lambda f: f(f))(lambda f: f(f)),
+    "too large a result": lambda: bytes(600_000_000),
+}
+
+
+def act(item: Any) -> Any:
+    """Do what the item says; anything else comes back as it is."""
+    return FAULTS[item]() if isinstance(item, str) and item in FAULTS else item
+
+
+def act_and_tell(item: Any, folder: str) -> Any:
+    """As `act`, leaving a mark for each call."""
+    with open(Path(folder, f"{item}"), "ab") as file:
+        file.write(b"x")
+    return act(item)
+
+
+def wait_to_be_killed_once(item: int, folder: str) -> int:
+    """Item 5 waits at its first call, for somebody outside to kill its process."""
+    mark = Path(folder, "pid")
+    if item == 5 and not mark.exists():
+        mark.with_suffix(".new").write_text(str(os.getpid()))
+        mark.with_suffix(".new").rename(mark)
+        time.sleep(600)
+    return item
+
+
+def fails_twice(item: int, folder: str) -> int:
+    """A transient error: the first two calls of each odd item fail."""
+    mark = Path(folder, f"calls-{item}")
+    calls = len(mark.read_bytes()) if mark.exists() else 0
+    with open(mark, "ab") as file:
+        file.write(b"x")
+    if item % 2 and calls < 2:
+        raise ConnectionError("not now")
+    return item
+
+
+def draws(item: int, *, rng: np.random.Generator) -> float:
+    return float(rng.normal())
+
+
+def draws_in_all_ways(item: int) -> tuple[float, float]:
+    return random.random(), float(np.random.rand())
+
+
+def remembers(item: int, memory: list[int] = []) -> int:  # noqa: B006 - state that leaks is the point
+    memory.append(item)
+    return len(memory)
+
+
+def sleeps(item: int) -> int:
+    time.sleep(item / 1000)
+    return item
+
+
+def check_pickle() -> None:
+    pickle.dumps(act)

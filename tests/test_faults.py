@@ -1,0 +1,260 @@
+"""The table of faults: what goes wrong in an item is that item's outcome, exactly, in every mode; all others are evaluated."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cluster_work
+import fault_work as work
+import psutil
+import pytest
+
+from admf_dask import Outcomes, ParallelOptimizer, Session, TaskError, TaskTimeout, WorkerDied
+from admf_dask.events import Notice
+from admf_dask.runtime import FailedItemsWarning
+
+INNOCENT = list(range(40))
+
+
+def mixed(session: Session, *faults: str, **options: Any) -> Outcomes:
+    """A run of 40 innocent items with some faults among them."""
+    items: list[Any] = list(INNOCENT)
+    for place, fault in enumerate(faults):
+        items.insert(7 + 11 * place, fault)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FailedItemsWarning)
+        outcomes = session.map(work.act, items, progress=False, **options)
+    assert [outcome.value for outcome in outcomes if outcome.ok] == INNOCENT, "an innocent item was lost or changed"
+    assert {outcome.item for outcome in outcomes if not outcome.ok} == set(faults)
+    return outcomes
+
+
+def only_failure(outcomes: Outcomes) -> Any:
+    (failed,) = (outcome for outcome in outcomes if not outcome.ok)
+    return failed
+
+
+HARMLESS = {
+    "raise": (ValueError, "invalid literal"),
+    "unpicklable result": (TaskError, "must survive pickling"),
+    "unpicklable error": (TaskError, "HoldsALock: locked"),
+    "error that will not unpickle": ((TaskError, work.WillNotUnpickle), "1 and 2"),
+    "system exit": (SystemExit, "4"),
+    "recursion": (RecursionError, "maximum recursion depth"),
+}
+
+
+@pytest.mark.parametrize("fault", HARMLESS)
+def test_faults_that_leave_the_process_alone(any_session: Session, fault: str) -> None:
+    kind, words = HARMLESS[fault]
+    failed = only_failure(mixed(any_session, fault))
+    assert isinstance(failed.error, kind)
+    assert words in str(failed.error)
+    assert "fault_work.py" in failed.traceback or fault == "unpicklable result"
+    assert failed.attempts == 1
+
+
+DEADLY = {
+    "segfault": "SIGSEGV",
+    "exit": "exit code 3",
+    "kill": "SIGKILL",
+    "terminate": "SIGTERM",
+}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("fault", DEADLY)
+def test_faults_that_take_the_process_along(process_session: Session, fault: str) -> None:
+    failed = only_failure(mixed(process_session, fault))
+    assert isinstance(failed.error, WorkerDied)
+    assert failed.error.item == fault
+    assert DEADLY[fault] in str(failed.error)
+    assert failed.attempts == 2
+
+
+@pytest.mark.cluster
+def test_several_killers_in_processes_of_several_threads(hybrid_session: Session) -> None:
+    outcomes = mixed(hybrid_session, "segfault", "exit", "raise")
+    kinds = {outcome.item: type(outcome.error) for outcome in outcomes if not outcome.ok}
+    assert kinds == {"segfault": WorkerDied, "exit": WorkerDied, "raise": ValueError}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("fault", ["memory in small steps", "memory in big steps"])
+def test_an_item_that_outgrows_its_process_is_stopped_and_the_figures_are_told(fault: str) -> None:
+    with Session(mode="process", workers=2, memory_limit="600MB", dashboard=None) as session:
+        failed = only_failure(mixed(session, fault))
+    assert isinstance(failed.error, WorkerDied)
+    assert "outgrew the memory limit of 572 MiB" in str(failed.error)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("fault", ["python loop", "sleep", "c loop", "c loop that holds the interpreter"])
+def test_what_never_ends_is_ended_by_its_timeout(process_session: Session, fault: str) -> None:
+    failed = only_failure(mixed(process_session, fault, timeout=0.5))
+    assert isinstance(failed.error, TaskTimeout)
+    assert failed.error.item == fault
+    assert "longer than timeout=0.5 seconds" in str(failed.error)
+    assert failed.seconds >= 0.5
+
+
+def test_python_code_is_stopped_without_a_loss_of_its_process(any_session: Session) -> None:
+    before = {o.worker for o in any_session.map(work.sleeps, [20] * 8, progress=False)}
+    failed = only_failure(mixed(any_session, "python loop", timeout=0.3))
+    assert isinstance(failed.error, TaskTimeout)
+    assert "loop_for_ever" in failed.traceback, "the traceback shows where it was"
+    after = {o.worker for o in any_session.map(work.sleeps, [20] * 8, progress=False)}
+    assert before & after
+
+
+@pytest.mark.cluster
+def test_in_hybrid_mode_the_siblings_of_a_hung_item_run_again(hybrid_session: Session) -> None:
+    outcomes = mixed(hybrid_session, "c loop that holds the interpreter", "python loop that swallows", timeout=0.5)
+    assert {type(outcome.error) for outcome in outcomes if not outcome.ok} == {TaskTimeout}
+    assert {outcome.attempts for outcome in outcomes if outcome.ok} == {1}, "no innocent item is blamed"
+
+
+@pytest.mark.cluster
+def test_a_hung_batch_is_halved_to_the_combination_that_hangs(process_session: Session) -> None:
+    optimizer = ParallelOptimizer(session=process_session)
+    with pytest.warns(FailedItemsWarning, match="1 of 64"):
+        result = optimizer.optimize({"x": range(64)}, cluster_work.batch_that_hangs_at_13, timeout=0.6, progress=False)
+    assert result.failures["x"].tolist() == [13]
+    assert result.failures["error_type"].tolist() == ["TaskTimeout"]
+    assert result.frame["score"].tolist() == [float(x) for x in range(64) if x != 13]
+
+
+@pytest.mark.cluster
+def test_a_process_killed_from_outside_costs_no_item(process_session: Session, tmp_path: Path) -> None:
+    def kill() -> None:
+        cluster_work.wait_for_file(str(tmp_path / "pid"))
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcomes = process_session.map(work.wait_to_be_killed_once, range(20), data=str(tmp_path), progress=False)
+    killer.join()
+    assert outcomes.values() == list(range(20))
+    assert {outcome.index: outcome.attempts for outcome in outcomes if outcome.attempts > 1} == {5: 2}
+
+
+@pytest.mark.cluster
+def test_idle_workers_that_die_are_replaced(process_session: Session) -> None:
+    pids = {o.worker for o in process_session.map(work.sleeps, [20] * 8, progress=False)}
+    for pid in pids:
+        psutil.Process(int(pid.removeprefix("pid "))).kill()
+    outcomes = process_session.map(work.act, INNOCENT, progress=False)
+    assert outcomes.values() == INNOCENT
+
+
+@pytest.mark.cluster
+def test_a_result_too_large_to_travel_is_a_failure_in_words(process_session: Session) -> None:
+    failed = only_failure(mixed(process_session, "too large a result"))
+    assert "572 MiB is more than 477 MiB" in str(failed.error)
+    assert "write it to a file" in str(failed.error)
+
+
+@pytest.mark.cluster
+def test_the_run_says_what_it_lost_in_one_sentence(process_session: Session) -> None:
+    heard: list[str] = []
+
+    class Ear:
+        def on_event(self, event: Any) -> None:
+            if isinstance(event, Notice):
+                heard.append(event.text)
+
+    with pytest.warns(FailedItemsWarning):
+        process_session.map(work.act, [1, "exit", 2], progress=Ear())
+    assert len(heard) == 1
+    assert heard[0].startswith("'exit' ended its worker: its worker process ended with exit code 3")
+
+
+# -- what the run does about failures ----------------------------------------------------------------------------------
+
+
+def test_raise_stops_at_the_first_failure_and_keeps_what_was_done(any_session: Session) -> None:
+    items: list[Any] = [*range(100), "raise", *range(1_000_000)]
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        any_session.map(work.act, items, on_error="raise", progress=False)
+    assert any("item 100: 'raise'" in note for note in caught.value.__notes__)
+    partial = caught.value.partial  # type: ignore[attr-defined]
+    assert isinstance(partial, Outcomes)
+    assert len(partial) < 900_000
+    assert partial[100].item == "raise" if len(partial) > 100 else len(partial) > 0
+
+
+def test_the_impatient_stop_after_some_failures(any_session: Session) -> None:
+    items: list[Any] = [*range(10), "raise", 11, "raise", *range(1_000), "raise"]
+    with pytest.warns(FailedItemsWarning, match="3 of"):
+        any_session.map(work.act, items, on_error="stop_after:4", progress=False)
+    with pytest.raises(TaskError, match=r"stopped by on_error='stop_after:2': \d of .* 'raise': ValueError") as caught:
+        any_session.map(work.act, items, on_error="stop_after:2", progress=False)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert len(caught.value.partial) > 0  # type: ignore[attr-defined]
+
+
+def test_an_optimisation_stops_too_and_carries_its_partial_result(any_session: Session) -> None:
+    optimizer = ParallelOptimizer(session=any_session)
+    with pytest.raises(ValueError, match="not at 7") as caught:
+        optimizer.optimize({"a": range(50)}, cluster_work.fails_at_seven, on_error="raise", progress=False)
+    assert caught.value.partial.state == "interrupted"  # type: ignore[attr-defined]
+    assert caught.value.partial.failed == 1  # type: ignore[attr-defined]
+
+
+def test_transient_errors_are_tried_again_and_counted(any_session: Session, tmp_path: Path) -> None:
+    outcomes = any_session.map(
+        work.fails_twice, range(4), data=str(tmp_path), retries=2, retry_on=ConnectionError, progress=False
+    )
+    assert outcomes.values() == [0, 1, 2, 3]
+    assert [outcome.attempts for outcome in outcomes] == [1, 3, 1, 3]
+
+
+def test_errors_that_were_not_declared_are_not_tried_again(inline_session: Session, tmp_path: Path) -> None:
+    with pytest.warns(FailedItemsWarning):
+        outcomes = inline_session.map(
+            work.fails_twice, range(2), data=str(tmp_path), retries=5, retry_on=TimeoutError, progress=False
+        )
+    assert outcomes[1].attempts == 1
+    with pytest.warns(FailedItemsWarning):
+        outcomes = inline_session.map(work.fails_twice, [0, 3], data=str(tmp_path), retries=1, progress=False)
+    assert outcomes[1].attempts == 2
+
+
+# -- chance ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[list[float], list[tuple[float, float]]]:
+    from admf_dask import ParallelConfig
+
+    with Session(ParallelConfig(enabled=False)) as session:
+        numbers = session.map(work.draws, range(60), seed=7, progress=False).values()
+        return numbers, session.map(work.draws_in_all_ways, range(60), seed=7, progress=False).values()
+
+
+def test_the_same_seed_gives_the_same_numbers_in_every_mode_and_order(any_session: Session, drawn: Any) -> None:
+    assert any_session.map(work.draws, range(60), seed=7, progress=False).values() == drawn[0]
+    assert any_session.map(work.draws_in_all_ways, range(60), seed=7, progress=False).values() == drawn[1]
+    backwards = any_session.map(work.draws, range(59, -1, -1), seed=7, progress=False).values()
+    assert backwards[::-1] == drawn[0]
+    assert len(set(drawn[0])) == 60
+    assert any_session.map(work.draws, range(60), seed=8, progress=False).values() != drawn[0]
+
+
+def test_a_batch_gets_a_seed_for_each_combination(any_session: Session) -> None:
+    optimizer = ParallelOptimizer(session=any_session)
+    space = {"a": range(40), "b": [0.5, 1.0]}
+    result = optimizer.optimize(space, cluster_work.batch_of_seeds, seed=3, progress=False)
+    again = optimizer.optimize(
+        {"b": [1.0, 0.5], "a": range(39, -1, -1)}, cluster_work.batch_of_seeds, seed=3, progress=False
+    )
+    key = ["a", "b"]
+    assert result.frame.set_index(key)["score"].sort_index().equals(again.frame.set_index(key)["score"].sort_index())
+    assert result.frame["score"].nunique() == 80
+    with pytest.raises(TypeError, match="must take a parameter `seeds`"):
+        optimizer.optimize(space, cluster_work.batch_score, seed=3, progress=False)
