@@ -1,0 +1,414 @@
+"""The durable record: what was evaluated is never evaluated again, however the run ended, and what is stale is refused."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+from typing import Any
+
+import fault_work
+import journal_work as work
+import numpy as np
+import pandas as pd
+import pytest
+
+from admf_dask import (
+    Journal,
+    JournalCorrupt,
+    JournalError,
+    JournalMismatch,
+    ParallelOptimizer,
+    ParameterSpace,
+    Session,
+)
+from admf_dask.runtime import FailedItemsWarning
+from admf_dask.runtime.driver import JournalWarning
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.filterwarnings("ignore::admf_dask.runtime.mapping.FailedItemsWarning")
+
+
+@pytest.fixture
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which each evaluation leaves a trace."""
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    monkeypatch.setenv(work.FOLDER_OF_MARKS, str(folder))
+    return folder
+
+
+def calls(marks: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in marks.iterdir()}
+
+
+def table(result: Any) -> pd.DataFrame:
+    """What must be equal between an interrupted run and one in a piece."""
+    return result.frame.drop(columns="seconds")
+
+
+@pytest.fixture
+def optimizer(inline_session: Session) -> ParallelOptimizer:
+    return ParallelOptimizer(session=inline_session)
+
+
+def sweep(
+    optimizer: ParallelOptimizer, journal: Any, space: Any = None, function: Any = work.score, **options: Any
+) -> Any:
+    return optimizer.optimize(space or work.space(), function, journal=journal, progress=False, **options)
+
+
+def test_the_same_call_evaluates_nothing_twice(optimizer: ParallelOptimizer, marks: Path, tmp_path: Path) -> None:
+    first = sweep(optimizer, tmp_path / "j")
+    seen = calls(marks)
+    assert set(seen.values()) == {1}
+    again = sweep(optimizer, tmp_path / "j")
+    assert calls(marks) == seen
+    assert table(again).equals(table(first))
+    assert again.failures.equals(first.failures)
+    assert (again.recalled, again.rejected, again.total_evaluations) == (800, first.rejected, first.total_evaluations)
+
+
+def test_a_wider_grid_in_another_order_evaluates_only_what_is_new(
+    optimizer: ParallelOptimizer, marks: Path, tmp_path: Path
+) -> None:
+    sweep(optimizer, tmp_path / "j")
+    wider = ParameterSpace(
+        {"slow": [*range(60, 45, -1), *range(5, 45)], "fast": range(25, 0, -1)}, constraints=["fast < slow"]
+    )
+    result = sweep(optimizer, tmp_path / "j", wider)
+    assert set(calls(marks).values()) == {1}
+    assert len(calls(marks)) == len(
+        wider.get_combinations() + [p for p in work.space().get_combinations() if p["slow"] == 45]
+    )
+    alone = sweep(optimizer, None, wider)
+    assert table(result).equals(table(alone))
+    assert result.failures["fast"].tolist() == alone.failures["fast"].tolist()
+
+
+def test_a_narrower_grid_and_stricter_constraints_take_what_fits(
+    optimizer: ParallelOptimizer, marks: Path, tmp_path: Path
+) -> None:
+    sweep(optimizer, tmp_path / "j")
+    seen = calls(marks)
+    narrow = ParameterSpace({"fast": [3, 4, 13], "slow": [10, 4, 12]}, constraints=["fast < slow", "slow != 12"])
+    result = sweep(optimizer, tmp_path / "j", narrow)
+    assert sorted(map(tuple, result.frame[["fast", "slow"]].to_numpy().tolist())) == [(3, 4), (3, 10), (4, 10)]
+    assert set(calls(marks)) - set(seen) == {"(3,4)"}
+
+
+def test_a_sample_and_a_list_are_recognised_by_their_combinations(
+    optimizer: ParallelOptimizer, marks: Path, tmp_path: Path
+) -> None:
+    sweep(optimizer, tmp_path / "j")
+    seen = calls(marks)
+    sample = sweep(optimizer, tmp_path / "j", work.space().sample(50, seed=1))
+    listed = sweep(
+        optimizer, tmp_path / "j", [{"slow": 9, "fast": 2}, {"fast": 2, "slow": 9}, {"fast": 1, "slow": 100}]
+    )
+    assert len(sample.frame) + len(sample.failures) == 50
+    assert listed.frame["score"].tolist() == [191.0, 191.0, 0.0]
+    assert {name: n for name, n in calls(marks).items() if seen.get(name) != n} == {"(1,100)": 1, "(2,9)": 2}
+
+
+def test_symbols_may_come_in_any_order_and_number(inline_session: Session, marks: Path, tmp_path: Path) -> None:
+    inline_session.map(work.text, ["b", "a"], journal=tmp_path / "j", progress=False)
+    outcomes = inline_session.map(work.text, ["a", "c", "b"], journal=tmp_path / "j", progress=False)
+    assert outcomes.values() == ["A", "C", "B"]
+    assert calls(marks) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_failures_can_be_tried_again(optimizer: ParallelOptimizer, marks: Path, tmp_path: Path) -> None:
+    first = sweep(optimizer, tmp_path / "j")
+    again = sweep(optimizer, Journal(tmp_path / "j", retry_failed=True))
+    assert again.recalled == 800 - len(first.failures)
+    assert {name for name, n in calls(marks).items() if n > 1} == {f"(13,{s})" for s in range(14, 45)}
+    third = sweep(optimizer, tmp_path / "j")
+    assert third.recalled == 800
+    assert third.failures["slow"].tolist() == list(range(14, 45))
+    assert third.total_evaluations == first.total_evaluations
+
+
+def test_keep_records_enough_to_go_on(optimizer: ParallelOptimizer, marks: Path, tmp_path: Path) -> None:
+    first = sweep(optimizer, tmp_path / "j", keep=10)
+    seen = calls(marks)
+    again = sweep(optimizer, tmp_path / "j", keep=10)
+    assert calls(marks) == seen
+    assert table(again).equals(table(first))
+    with pytest.raises(JournalMismatch, match="keep"):
+        sweep(optimizer, tmp_path / "j")
+
+
+# -- what makes a record stale -----------------------------------------------------------------------------------------
+
+
+def made(factor: float) -> Any:
+    def objective(params: dict[str, Any]) -> float:
+        return params["a"] * factor
+
+    return objective
+
+
+OFFSET = 1.0
+
+
+def reads_a_global(params: dict[str, Any]) -> float:
+    return params["a"] + OFFSET + helper(0.0)
+
+
+def helper(x: float) -> float:
+    return x
+
+
+def another_helper(x: float) -> float:
+    return x + 1.0
+
+
+def with_data(params: dict[str, Any], data: Any) -> float:
+    return float(data["close"].iloc[params["a"]])
+
+
+def test_what_changed_is_named_before_anything_runs(
+    optimizer: ParallelOptimizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {"a": range(5)}
+    sweep(optimizer, tmp_path / "closure", space, made(2.0))
+    sweep(optimizer, tmp_path / "closure", space, made(2.0))
+    with pytest.raises(JournalMismatch, match=r"'factor', which made\.<locals>\.objective closes over"):
+        sweep(optimizer, tmp_path / "closure", space, made(3.0))
+    sweep(optimizer, tmp_path / "global", space, reads_a_global)
+    monkeypatch.setitem(globals(), "OFFSET", 2.0)
+    with pytest.raises(JournalMismatch, match="'OFFSET', which reads_a_global reads"):
+        sweep(optimizer, tmp_path / "global", space, reads_a_global)
+    monkeypatch.undo()
+    monkeypatch.setitem(globals(), "helper", another_helper)
+    with pytest.raises(
+        JournalMismatch, match=r"the source of helper \(removed\).*another_helper \(added\)|another_helper"
+    ):
+        sweep(optimizer, tmp_path / "global", space, reads_a_global)
+    frame = pd.DataFrame({"close": np.arange(5.0)}, index=pd.date_range("2020", periods=5, tz="UTC"))
+    sweep(optimizer, tmp_path / "data", space, with_data, data=frame)
+    sweep(optimizer, tmp_path / "data", space, with_data, data=frame.copy())
+    with pytest.raises(JournalMismatch, match="the content of data"):
+        sweep(optimizer, tmp_path / "data", space, with_data, data=frame + 1)
+    with pytest.raises(JournalMismatch, match=r"seed \(added\)"):
+        sweep(optimizer, tmp_path / "closure", space, made(2.0), seed=1)
+
+
+def test_the_source_matters_and_comments_do_not(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
+    def load(text: str) -> Any:
+        path = tmp_path / f"module_{abs(hash(text))}.py"
+        path.write_text(textwrap.dedent(text))
+        scope: dict[str, Any] = {"__name__": "a_users_module"}
+        exec(compile(path.read_text(), str(path), "exec"), scope)
+        return scope["objective"]
+
+    first = load("def objective(p):\n    return p['a'] * 1.0\n")
+    commented = load('def objective(p):\n    """Says more."""\n    # and more\n    return (p["a"]\n        * 1.0)\n')
+    changed = load("def objective(p):\n    return p['a'] * 2.0\n")
+    sweep(optimizer, tmp_path / "j", {"a": [1]}, first)
+    assert sweep(optimizer, tmp_path / "j", {"a": [1]}, commented).recalled == 1
+    with pytest.raises(JournalMismatch, match="the source of objective"):
+        sweep(optimizer, tmp_path / "j", {"a": [1]}, changed)
+
+
+def test_the_choice_is_the_callers(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
+    space, folder = {"a": range(5)}, tmp_path / "j"
+    sweep(optimizer, folder, space, made(2.0))
+    both = sweep(optimizer, Journal(folder, changed="keep"), space, made(3.0))
+    assert (both.recalled, both.best_score) == (0, 12.0)
+    assert [sweep(optimizer, folder, space, made(factor)).recalled for factor in (2.0, 3.0)] == [5, 5]
+    anew = sweep(optimizer, Journal(folder, changed="anew"), space, made(4.0))
+    assert (anew.recalled, anew.best_score) == (0, 16.0)
+    with pytest.raises(JournalMismatch):
+        sweep(optimizer, folder, space, made(2.0))
+    with pytest.raises(JournalError, match="changed must be refuse, anew or keep"):
+        Journal(folder, changed="maybe")
+
+
+def test_a_call_without_an_identity_is_refused_in_words(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
+    import threading
+
+    lock = threading.Lock()
+    with pytest.raises(JournalError, match="a journal must recognise the call when it comes again"):
+        sweep(optimizer, tmp_path / "j", {"a": [1]}, lambda p: lock and 1.0)
+
+
+# -- ends of all kinds -------------------------------------------------------------------------------------------------
+
+
+def start_driver(journal: Path, **environment: str) -> subprocess.Popen[str]:
+    variables = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", **environment}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(HERE / "journal_work.py"), str(journal)],
+        env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_for_blocks(journal: Path, count: int) -> None:
+    while True:
+        try:
+            with sqlite3.connect(f"file:{journal / 'journal.sqlite'}?mode=ro", uri=True) as connection:
+                found = connection.execute("SELECT count(*) FROM block").fetchone()[0]
+        except sqlite3.Error:
+            found = 0
+        if found >= count:
+            return
+
+
+@pytest.mark.cluster
+def test_a_driver_killed_at_random_instants_loses_nothing_recorded(
+    optimizer: ParallelOptimizer, marks: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(5)
+    journal = tmp_path / "j"
+    recorded: list[int] = []
+    for _ in range(3):
+        before = recorded[-1] if recorded else 0
+        with start_driver(journal, TMPDIR=str(tmp_path)) as driver:
+            wait_for_blocks(journal, before + chance.randint(1, 2))
+            driver.send_signal(signal.SIGKILL)
+        with sqlite3.connect(journal / "journal.sqlite") as connection:
+            recorded.append(connection.execute("SELECT count(*) FROM block").fetchone()[0])
+    status = Journal(journal).status()
+    assert status.state == "killed"
+    assert 0 < status.recalled + status.done < 800
+    known = {f"({row.fast},{row.slow})" for row in Journal(journal).frame.itertuples()}
+    before_last = calls(marks)
+    result = sweep(optimizer, journal)
+    assert {name for name, n in calls(marks).items() if n > before_last.get(name, 0)}.isdisjoint(known)
+    assert table(result).equals(table(sweep(optimizer, None)))
+    assert Journal(journal).status().state == "finished"
+
+
+@pytest.mark.cluster
+def test_two_drivers_on_one_journal_are_refused(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
+    journal = tmp_path / "j"
+    with start_driver(journal, TMPDIR=str(tmp_path)) as driver:
+        wait_for_blocks(journal, 1)
+        with pytest.raises(JournalError, match=f"process {driver.pid} is writing the one in"):
+            sweep(optimizer, journal)
+        status = Journal(journal).status()
+        assert status.state == "running"
+        assert "process" in status.words()
+        assert len(Journal(journal).frame) > 0, "readable while the run goes on"
+        assert driver.wait(timeout=60) == 0
+    assert Journal(journal).status().state == "finished"
+
+
+def test_a_torn_last_record_costs_that_record_only(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
+    """A kill leaves the write-ahead log behind; here its tail is cut off at each of some bytes."""
+    journal = tmp_path / "j"
+    with sqlite3.connect(tmp_path / "unrelated.sqlite"):
+        pass
+    code = f"""
+    import os
+    import sys
+    sys.path.insert(0, {str(HERE)!r})
+    import journal_work as work
+    from admf_dask import ParallelConfig, ParallelOptimizer, Session
+    from admf_dask.journal.journal import Record
+    Record.close = lambda self, state: os._exit(9)
+    with Session(ParallelConfig(enabled=False)) as session:
+        ParallelOptimizer(session=session).optimize(work.space(), work.score, journal={str(journal)!r}, progress=False)
+    """
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], check=False, env={**os.environ, "PYTHONPATH": str(HERE.parent)}
+    )
+    log = (journal / "journal.sqlite-wal").read_bytes()
+    whole = len(Journal(journal).frame)
+    assert whole > 600
+    (journal / "journal.sqlite-shm").unlink(missing_ok=True)
+    content = (journal / "journal.sqlite").read_bytes()
+    rows = []
+    for cut in (len(log) - 1, len(log) * 2 // 3, len(log) // 3):
+        (journal / "journal.sqlite").write_bytes(content)
+        (journal / "journal.sqlite-wal").write_bytes(log[:cut])
+        rows.append(len(Journal(journal).frame))
+        (journal / "journal.sqlite-shm").unlink(missing_ok=True)
+    assert whole > rows[0] >= rows[1] >= rows[2]
+    result = sweep(optimizer, journal)
+    assert 0 < result.recalled < 800
+    assert table(result).equals(table(sweep(optimizer, None)))
+
+
+def test_what_is_no_journal_is_said(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="there is no journal in"):
+        Journal(tmp_path).status()
+    (tmp_path / "journal.sqlite").write_bytes(b"not a database at all, and long enough to be read as one" * 20)
+    with pytest.raises(JournalCorrupt, match="cannot be read"):
+        Journal(tmp_path).status()
+    with pytest.raises(JournalCorrupt, match="cannot be read"):
+        _ = Journal(tmp_path).frame
+
+
+def test_a_full_disk_ends_the_record_and_not_the_run(tmp_path: Path) -> None:
+    """The kernel's own refusal: no file of the process may grow beyond a limit."""
+    code = f"""
+    import resource, sys, warnings
+    sys.path.insert(0, {str(HERE)!r})
+    import journal_work as work
+    from admf_dask import ParallelConfig, ParallelOptimizer, Session
+    from admf_dask.runtime.driver import JournalWarning
+    space = work.space()
+    with Session(ParallelConfig(enabled=False)) as session, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+        result = ParallelOptimizer(session=session).optimize(space, work.score, journal={str(tmp_path / "j")!r}, progress=False)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    words = [str(w.message) for w in seen if issubclass(w.category, JournalWarning)]
+    assert any("The run goes on; what finishes from now on is in memory only" in w for w in words), words
+    print(result.total_evaluations, result.rejected)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    evaluated, rejected = map(int, done.stdout.split())
+    assert evaluated + rejected == 800
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_interrupted_runs_go_on(
+    optimizer: ParallelOptimizer, inline_session: Session, marks: Path, tmp_path: Path
+) -> None:
+    for number, outcome in enumerate(
+        inline_session.as_completed(work.text, [f"s{n}" for n in range(50_000)], journal=tmp_path / "j")
+    ):
+        assert outcome.ok
+        if number == 10:
+            break
+    status = Journal(tmp_path / "j").status()
+    assert status.state == "interrupted"
+    assert 0 < status.done < 50_000
+
+
+def test_seconds_and_attempts_are_recorded(inline_session: Session, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": str(tmp_path), "journal": tmp_path / "j", "progress": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", JournalWarning)
+        first = inline_session.map(fault_work.fails_twice, [3, 4], retries=3, **options)
+    again = inline_session.map(fault_work.fails_twice, [3, 4], retries=3, **options)
+    assert [o.attempts for o in again] == [o.attempts for o in first] == [3, 1]
+    assert [o.seconds for o in again] == [o.seconds for o in first]
+    assert Journal(tmp_path / "j").frame["attempts"].tolist() == [3, 1]
+
+
+def test_failures_are_a_table_too(inline_session: Session, tmp_path: Path) -> None:
+    with pytest.warns(FailedItemsWarning):
+        first = inline_session.map(fault_work.act, [1, "raise"], journal=tmp_path / "j", progress=False)
+    with pytest.warns(FailedItemsWarning):
+        again = inline_session.map(fault_work.act, [1, "raise"], journal=tmp_path / "j", progress=False)
+    assert type(again[1].error) is type(first[1].error) is ValueError
+    assert again[1].traceback == first[1].traceback
+    failures = Journal(tmp_path / "j").failures
+    assert failures[["item", "error_type", "attempts"]].to_numpy().tolist() == [["raise", "ValueError", 1]]
