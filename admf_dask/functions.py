@@ -58,8 +58,10 @@ def _walk(thing: Any, parts: Parts, seen: set[int]) -> None:
         _walk_class(thing, parts, seen)
     elif isinstance(inner := getattr(thing, "py_func", None), types.FunctionType):
         _walk(inner, parts, seen)
-    elif type(thing) is BatchObjective:
-        _walk(thing.function, parts, seen)
+    elif isinstance(thing, BatchObjective):
+        _walk_class(type(thing), parts, seen)
+        for label, value in thing.identity_parts().items():
+            _walk_value(value, label, parts, seen)
     elif isinstance(thing, (types.BuiltinFunctionType, types.ModuleType)):
         parts[f"the function {_name(thing)}"] = _name(thing)
     else:

@@ -40,6 +40,10 @@ class BatchObjective:
         """Evaluate one chunk; `seeds=` where the run has a seed and the function takes them."""
         return self.function(columns, *data, **seeds)
 
+    def identity_parts(self) -> Mapping[str, Any]:
+        """What its results depend on, by the names that a message uses for it; a journal compares them."""
+        return {"the function": self.function}
+
     def __repr__(self) -> str:
         """Name the function inside."""
         return f"batch_objective({getattr(self.function, '__name__', self.function)!s})"

@@ -62,7 +62,12 @@ def test_a_study_runs_prints_the_best_and_saves_the_tables(tmp_path: Path, capsy
     assert saved["sharpe_ratio"].is_monotonic_decreasing
     assert len(saved) == len(pd.read_csv(out / "results.csv")) == 30
     assert "<script src" not in (out / "heatmap.html").read_text(), "the page must open without a network"
-    assert sorted(path.name for path in out.iterdir()) == ["heatmap.html", "results.csv", "results.parquet"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "heatmap.html",
+        "journal",
+        "results.csv",
+        "results.parquet",
+    ]
 
 
 def test_an_admf_file_runs_with_a_word_on_every_key_that_means_nothing(
@@ -244,3 +249,34 @@ def _read(screen: BinaryIO) -> bytes:
     except OSError:
         # What Linux answers when the other end of a terminal is closed.
         return b""
+
+
+def test_status_tells_how_a_run_ended_and_the_same_command_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, study = tmp_path / "out", write(tmp_path, OURS)
+    assert main(["optimize", study, "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["status", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^run +study \(optimize\), finished$", printed, re.MULTILINE)
+    assert "33 of 33 done (100 %), 3 constrained out, 0 failed" in printed
+    assert re.search(r"^best +sharpe_ratio \S+ at {'fast': \d+, 'slow': \d+}$", printed, re.MULTILINE)
+    assert main(["optimize", study, "--out", str(out)]) == 0
+    assert "33 from the journal" in capsys.readouterr().out
+
+
+def test_a_folder_of_another_study_is_refused_until_told_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["optimize", write(tmp_path, OURS), "--out", str(out), "--quiet"]) == 0
+    other = write(tmp_path, OURS.replace("0.001", "0.002"))
+    assert main(["optimize", other, "--out", str(out), "--quiet"]) == 2
+    assert "Changed since: the setting commission. " in capsys.readouterr().err
+    assert main(["optimize", other, "--out", str(out), "--quiet", "--changed", "anew"]) == 0
+
+
+def test_status_of_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(tmp_path)]) == 2
+    assert "there is no journal in" in capsys.readouterr().err

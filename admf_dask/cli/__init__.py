@@ -46,9 +46,19 @@ def _parser() -> argparse.ArgumentParser:
     optimize.add_argument(
         "--out", metavar="DIR", help="where to save the tables and the heatmap (default: admf-dask-results/NAME-TIME)"
     )
+    optimize.add_argument(
+        "--changed", choices=("refuse", "anew", "keep"), default="refuse",
+        help="with an --out that holds results of another study or other prices: refuse (default), drop them, or keep both",
+    )  # fmt: skip
+    optimize.add_argument(
+        "--retry-failed", action="store_true", help="evaluate again what an earlier run recorded as failed"
+    )
     optimize.set_defaults(run=_optimize)
     resources = commands.add_parser("resources", help="show the machine as seen, and the layout of each mode")
     resources.set_defaults(run=_resources)
+    status = commands.add_parser("status", help="how far a run is, or how it ended, from the journal in its folder")
+    status.add_argument("directory", metavar="DIR", help="the --out of the run, or the folder of its journal")
+    status.set_defaults(run=_status)
     for command in (optimize, resources):
         _common(command)
     return parser
@@ -67,6 +77,12 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _optimize(parsed: argparse.Namespace) -> int:
     from admf_dask.cli.optimize import run
+
+    return run(parsed)
+
+
+def _status(parsed: argparse.Namespace) -> int:
+    from admf_dask.cli.status import run
 
     return run(parsed)
 

@@ -12,6 +12,7 @@ from typing import Any
 from admf_dask.cli.codes import INTERRUPTED, OK, SOME_FAILED
 from admf_dask.cli.output import say as out_loud
 from admf_dask.cli.settings import config_from
+from admf_dask.journal import Journal
 from admf_dask.optimize import OptimizationResult, ParallelOptimizer
 from admf_dask.runtime import FailedItemsWarning, Session
 from admf_dask.study import Study, builtin_study, load_study
@@ -34,6 +35,7 @@ def run(parsed: argparse.Namespace) -> int:
     for note in study.notes:
         say(f"note: {note}")
     out = Path(parsed.out) if parsed.out else Path("admf-dask-results", f"{study.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    journal = Journal(out / "journal", changed=parsed.changed, retry_failed=parsed.retry_failed)
     with Session(config) as session:
         _say_where(say, study, session, len(objective.prices.close))
         optimizer = ParallelOptimizer(session=session)
@@ -43,7 +45,7 @@ def run(parsed: argparse.Namespace) -> int:
                 warnings.simplefilter("ignore", FailedItemsWarning)
                 result = optimizer.optimize(
                     study.space, objective, score=study.score, maximize=study.maximize, keep=study.keep,
-                    progress=not parsed.quiet, name=study.name,
+                    progress=not parsed.quiet, name=study.name, journal=journal,
                 )  # fmt: skip
         except KeyboardInterrupt as stop:
             if not isinstance(partial := getattr(stop, "partial", None), OptimizationResult):
@@ -75,7 +77,10 @@ def _report(say: Any, result: OptimizationResult, out: Path) -> int:
     for name, path in saved.items():
         out_loud(f"{name:<10} {path}")
     if result.state == "interrupted":
-        print("interrupted: what was done until then is saved", file=sys.stderr)
+        print(
+            f"interrupted: what was done until then is saved; the same command with --out {out} goes on",
+            file=sys.stderr,
+        )
         return INTERRUPTED
     if result.failed:
         first = result.first_failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,11 @@ class GridBacktest(BatchObjective):
             float(config.initial_cash), float(self.periods_per_year), out,
         )  # fmt: skip
         return dict(zip(METRICS, out, strict=True))
+
+    def identity_parts(self) -> Mapping[str, Any]:
+        """Strategy, prices and each setting."""
+        settings = {f"the setting {name}": value for name, value in asdict(self.config).items()}
+        return {"the strategy": self.strategy, "the prices": self.prices, "the names": self.rename, **settings}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Prices travel as two arrays."""
