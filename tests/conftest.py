@@ -31,7 +31,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
     Sessions shared by many tests are opened before the first look, so they are not taken for leaks.
     """
-    for name in ("process_session", "thread_session", "hybrid_session", "any_session"):
+    for name in ("process_session", "thread_session", "hybrid_session", "any_session", "remote_address"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
     before = leaks.look(_HOME)

@@ -11,12 +11,16 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
+from collections.abc import Callable
 from time import monotonic_ns
 
 from admf_dask.runtime.calls import BEGAN, Cells
 
 GRACE = 1.0
 """Seconds from the soft stop to the end of the process."""
+LAST_WORDS_SECONDS = 0.3
+"""For the message to leave the process, whose event loop sends it."""
 EXIT_CODE = 124
 """Of a process that ended itself; as `timeout(1)` has it."""
 
@@ -36,9 +40,11 @@ def interval(timeout: float) -> float:
 class Alarm:
     """Watches the threads of one run in this process. Thread-safe; ends when `cancelled` is set."""
 
-    def __init__(self, timeout: float, cancelled: threading.Event, *, may_exit: bool) -> None:
-        """`may_exit` allows to end the process when a soft stop has no effect."""
-        self._timeout, self._cancelled, self._may_exit = timeout, cancelled, may_exit
+    def __init__(
+        self, timeout: float, cancelled: threading.Event, *, last_words: Callable[[int, int], None] | None = None
+    ) -> None:
+        """With `last_words(start, count)`, which tells the driver, the process is ended when a soft stop has no effect."""
+        self._timeout, self._cancelled, self._last_words = timeout, cancelled, last_words
         self._watched: dict[int, tuple[Cells, int]] = {}
         self._struck: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -64,7 +70,9 @@ class Alarm:
         if not began:
             return
         overdue = (monotonic_ns() - began) / 1e9 - self._timeout
-        if overdue > GRACE and self._may_exit:
+        if overdue > GRACE and self._last_words is not None:
+            self._last_words(cells[began_at - BEGAN], max(1, cells[began_at - 1]))
+            time.sleep(LAST_WORDS_SECONDS)
             os._exit(EXIT_CODE)
         if overdue > 0 and (self._struck.get(thread) != began or overdue > GRACE):
             self._struck[thread] = began

@@ -101,7 +101,7 @@ class InlineExecutor:
         """Keep the evaluator; nothing is pickled. With a timeout an alarm watches this thread."""
         self._evaluator = evaluator
         if evaluator.policy.timeout is not None:
-            alarm = Alarm(evaluator.policy.timeout, self.cancelled, may_exit=False)
+            alarm = Alarm(evaluator.policy.timeout, self.cancelled)
             alarm.watch_this_thread(self._watch.cells, self._watch.at)
 
     def submit(self, chunk: Range, budget: float) -> None:
@@ -146,8 +146,8 @@ class ClusterExecutor:
     _run: str = ""
     _kind: str = ""
     _stopped: bool = False
-    _overdue: dict[int, tuple[Range, ...]] = field(default_factory=dict)
-    """What was overdue in the processes that the patrol has ended."""
+    _overdue: dict[int | str, tuple[Range, ...]] = field(default_factory=dict)
+    """What was overdue in processes that were ended for it: by process id here, by address on other machines."""
 
     @property
     def in_flight_limit(self) -> int:
@@ -188,7 +188,7 @@ class ClusterExecutor:
                 packed = await self._task(number, chunk, budget)
             reply: Reply | BaseException = Reply(chunk, block=unpack_reply(packed))
         except KilledWorker as death:
-            reply = await self._obituary(chunk, death.last_worker.pid)
+            reply = await self._obituary(chunk, death.last_worker.pid, death.last_worker.address)
         except FutureCancelledError as error:
             reply = _lost(f"the scheduler gave the tasks of this run up ({error.reason})")
         except BaseException as error:  # noqa: BLE001 - raised again in the driver's thread
@@ -231,12 +231,14 @@ class ClusterExecutor:
                     os.kill(pid, signal.SIGKILL)
             suspected = now
 
-    async def _obituary(self, chunk: Range, pid: int) -> Reply:
+    async def _obituary(self, chunk: Range, pid: int, address: str) -> Reply:
         """What black box and nanny say; the nanny may hear of the death a moment after the scheduler."""
         noted = read_executing(self.black_boxes, pid, self._run) if self.black_boxes else None
         executing = None if noted is None else tuple((span.start, span.stop) for span in noted)
-        if pid in self._overdue:
-            return Reply(chunk, death=Death(overdue=self._overdue[pid]), executing=executing)
+        if self.black_boxes is None:
+            await self._read_last_words()
+        if overdue := self._overdue.get(pid if self.black_boxes else address):
+            return Reply(chunk, death=Death(overdue=overdue), executing=executing)
         death = self.why_died(pid)
         for _ in range(40):
             if death is not None:
@@ -244,6 +246,11 @@ class ClusterExecutor:
             await asyncio.sleep(0.05)
             death = self.why_died(pid)
         return Reply(chunk, death=death or Death(), executing=executing)
+
+    async def _read_last_words(self) -> None:
+        """What workers of other machines told before they ended themselves."""
+        for _, words in await self.client.scheduler.events(topic=plugin_name(self._run)):
+            self._overdue[words["worker"]] = ((words["start"], words["stop"]),)
 
     def wait(self) -> list[Reply]:
         """Block for the first reply, then take all that are there."""

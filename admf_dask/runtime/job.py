@@ -77,6 +77,7 @@ class Job(WorkerPlugin):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._alarm: Alarm | None = None
         self._evaluator: MapEvaluator | None = evaluators_here.get(self.run)
+        self._worker = worker
         self._own_process = worker.nanny is not None
         self._threads = worker.state.nthreads
 
@@ -107,10 +108,14 @@ class Job(WorkerPlugin):  # type: ignore[misc]
             with self._lock:
                 if self._alarm is None:
                     # Where driver and worker share a machine the driver ends the process, and knows why.
-                    may_exit = self._own_process and self.black_boxes is None
-                    self._alarm = Alarm(timeout, self.cancelled, may_exit=may_exit)
+                    alone = self._own_process and self.black_boxes is None
+                    self._alarm = Alarm(timeout, self.cancelled, last_words=self._tell_overdue if alone else None)
             self._alarm.watch_this_thread(watch.cells, watch.at)
         return watch
+
+    def _tell_overdue(self, start: int, count: int) -> None:
+        words = {"worker": self._worker.address, "start": start, "stop": start + count}
+        self._worker.loop.add_callback(self._worker.log_event, plugin_name(self.run), words)
 
 
 class Watch:

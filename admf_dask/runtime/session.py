@@ -183,6 +183,7 @@ class Session:
         security = self._own_security or make_security(
             self.config.security if address.startswith("tls") and self.config.security != "auto" else "none"
         )
+        self._stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
         try:
             client = Client(address, security=security, set_as_default=False, timeout=5)
         except (OSError, TimeoutError, ValueError, TypeError) as error:

@@ -1,0 +1,118 @@
+"""A scheduler and workers that somebody else started, as `dask scheduler` and `dask worker` do, with their own settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cluster_work
+import fault_work as work
+import pytest
+
+from admf_dask import ClusterLost, Journal, ParallelConfig, Session, TaskTimeout, WorkerDied
+from admf_dask.events import BlockFinished, Event
+from admf_dask.runtime import FailedItemsWarning
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.cluster
+
+
+@contextlib.contextmanager
+def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Address and process of a scheduler with two worker processes under a nanny process of their own."""
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
+    where = folder / "scheduler.json"
+    quiet = {"env": environment, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    shared = ["--scheduler-file", str(where), "--no-dashboard", "--host", "127.0.0.1"]
+    scheduler = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", *shared, "--port", "0"],
+        **quiet,  # type: ignore[call-overload]
+    )
+    try:
+        cluster_work.wait_for_file(str(where))
+        while not (text := where.read_text()).endswith("}"):
+            pass
+        options = ["--nworkers=2", "--nthreads=1", "--local-directory", str(folder)]
+        workers = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_worker",
+                *shared,
+                "--nworkers=2",
+                "--nthreads=1",
+                "--local-directory",
+                str(folder),
+            ],
+            start_new_session=True,
+            **quiet,  # type: ignore[call-overload]
+        )
+        try:
+            yield json.loads(text)["address"], scheduler
+        finally:
+            # With its workers: a nanny without a scheduler takes half a minute to end.
+            os.killpg(workers.pid, signal.SIGKILL)
+            workers.wait(30)
+    finally:
+        scheduler.kill()
+        scheduler.wait(30)
+
+
+@pytest.fixture(scope="module")
+def remote_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with (
+        remote(tmp_path_factory.mktemp("remote")) as (address, _),
+        Session(ParallelConfig(scheduler=address)) as session,
+    ):
+        session.map(work.act, range(4), progress=False)
+        yield address
+
+
+def test_the_guilty_is_found_where_nobody_can_read_a_black_box(remote_address: str) -> None:
+    with Session(ParallelConfig(scheduler=remote_address)) as session:
+        assert session.layout.workers == 2
+        with pytest.warns(FailedItemsWarning, match="2 of 12"):
+            outcomes = session.map(work.act, [*range(5), "exit", *range(5), "raise"], progress=False)
+    assert {o.item: type(o.error) for o in outcomes if not o.ok} == {"exit": WorkerDied, "raise": ValueError}
+    assert [o.value for o in outcomes if o.ok] == [*range(5), *range(5)]
+
+
+def test_a_worker_of_another_machine_ends_itself_for_what_never_ends(remote_address: str) -> None:
+    with (
+        Session(ParallelConfig(scheduler=remote_address)) as session,
+        pytest.warns(FailedItemsWarning, match="2 of 8"),
+    ):
+        outcomes = session.map(work.act, [1, 2, "c loop", 3, 4, "python loop", 5, 6], timeout=0.5, progress=False)
+    assert {type(o.error) for o in outcomes if not o.ok} == {TaskTimeout}
+    assert [o.value for o in outcomes if o.ok] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_lost_cluster_is_one_error_with_everything_finished_in_hand_and_on_disk(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+
+    class Killer:
+        """An observer that ends the scheduler once something has finished."""
+
+        finished = 0
+
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, BlockFinished):
+                self.finished += len(event.block.indices)
+                if self.finished > 10:
+                    scheduler.kill()
+
+    with remote(tmp_path) as (address, scheduler), Session(ParallelConfig(scheduler=address)) as session:
+        killer = Killer()
+        with pytest.raises(ClusterLost, match="the cluster was lost during the run") as caught:
+            session.map(work.sleeps, [20] * 2_000, journal=journal, progress=killer)
+    partial = caught.value.partial  # type: ignore[attr-defined]
+    assert (len(partial), partial.total) == (killer.finished, 2_000)
+    assert all(outcome.ok for outcome in partial)
+    assert Journal(journal).status().done == killer.finished
+    assert Journal(journal).status().state == "failed"
