@@ -40,16 +40,7 @@ def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             pass
         options = ["--nworkers=2", "--nthreads=1", "--local-directory", str(folder)]
         workers = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "distributed.cli.dask_worker",
-                *shared,
-                "--nworkers=2",
-                "--nthreads=1",
-                "--local-directory",
-                str(folder),
-            ],
+            [sys.executable, "-m", "distributed.cli.dask_worker", *shared, *options],
             start_new_session=True,
             **quiet,  # type: ignore[call-overload]
         )
