@@ -37,9 +37,11 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "WorkerDied",
     ),
     "journal": ("Journal",),
+    "local": ("TaskQueue", "ThreadPool", "ThreadSafeDict", "run_isolated_process"),
     "objectives": ("batch_objective",),
     "optimize": ("OptimizationResult", "ParallelOptimizer", "ParameterSpace"),
     "outcomes": ("Outcome",),
+    "progress": ("ParallelProgress",),
     "resources": ("Layout", "Machine", "ResourceManager"),
     "runtime": ("Outcomes", "Session"),
     "space": ("Choice", "FloatRange", "IntRange", "LogRange"),
@@ -61,7 +63,7 @@ def __getattr__(name: str) -> Any:
         hint = f"; did you mean {near!r}?" if near else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    if getattr(value, "__module__", "").startswith(f"{__name__}."):
+    if hasattr(value, "__qualname__") and value.__module__.startswith(f"{__name__}."):
         value.__module__ = __name__
     globals()[name] = value
     return value
@@ -99,9 +101,11 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from admf_dask.journal import Journal
+    from admf_dask.local import TaskQueue, ThreadPool, ThreadSafeDict, run_isolated_process
     from admf_dask.objectives import batch_objective
     from admf_dask.optimize import OptimizationResult, ParallelOptimizer, ParameterSpace
     from admf_dask.outcomes import Outcome
+    from admf_dask.progress import ParallelProgress
     from admf_dask.resources import Layout, Machine, ResourceManager
     from admf_dask.runtime import Outcomes, Session
     from admf_dask.space import Choice, FloatRange, IntRange, LogRange

@@ -21,6 +21,7 @@ TOLERATED_THREADS = (
 )
 TOLERATED_PROCESSES = (
     "multiprocessing.resource_tracker",  # started with the first spawned process, kept for the life of this one
+    "admf_dask.local.forkserver",  # started with the first isolated call, kept for the life of this process
 )
 
 

@@ -33,6 +33,7 @@ PUBLIC = [
     "Outcomes",
     "ParallelConfig",
     "ParallelOptimizer",
+    "ParallelProgress",
     "ParameterSpace",
     "ResourceError",
     "ResourceManager",
@@ -43,7 +44,10 @@ PUBLIC = [
     "SpaceError",
     "TaskError",
     "TaskFailed",
+    "TaskQueue",
     "TaskTimeout",
+    "ThreadPool",
+    "ThreadSafeDict",
     "UnknownStrategy",
     "WorkerDied",
     "__version__",
@@ -51,6 +55,7 @@ PUBLIC = [
     "batch_objective",
     "datasets",
     "engine",
+    "run_isolated_process",
 ]
 
 

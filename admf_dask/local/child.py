@@ -1,0 +1,118 @@
+"""The child's side of an isolated call: become a process of its own, call, answer, end.
+
+Run as `python -m admf_dask.local.child FD` for a call that starts from nothing; a fork server calls `serve` after forking.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import cloudpickle
+
+from admf_dask.local.channel import FAILURE, LOG, RESULT, receive, send
+from admf_dask.outcomes import Failure
+
+
+class _ToCaller(logging.Handler):
+    """Log records go to the caller's loggers of the same names."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send it with its message made, since arguments may not travel."""
+        plain = logging.makeLogRecord(record.__dict__)
+        plain.msg, plain.args = record.getMessage(), None
+        if record.exc_info:
+            plain.exc_text = logging.Formatter().formatException(record.exc_info)
+            plain.exc_info = None
+        try:
+            send(self._channel, LOG, pickle.dumps(plain.__dict__))
+        except (pickle.PicklingError, AttributeError, TypeError):
+            kept = {key: value for key, value in plain.__dict__.items() if isinstance(value, (str, int, float))}
+            send(self._channel, LOG, pickle.dumps(kept))
+
+
+def serve(channel: socket.socket) -> NoReturn:
+    """Read the call, run it, send what became of it, end the process. Never returns into code of the parent's."""
+    code = 1
+    try:
+        code = _serve(channel)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve(channel: socket.socket) -> int:
+    settings = pickle.loads(receive(channel))
+    packed = receive(channel)
+    _settle_in(settings)
+    logging.root.handlers[:] = [_ToCaller(channel)]
+    logging.root.setLevel(settings["log_level"])
+    try:
+        function, args, kwargs = pickle.loads(packed)
+        value = function(*args, **kwargs)
+    except SystemExit as end:
+        # As it would end any process; the caller is told the code.
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:  # noqa: BLE001 - raised again by the caller
+        send(channel, FAILURE, pickle.dumps(Failure.from_exception(error, inside=os.path.dirname(__file__))))
+        return 0
+    answer: bytes | None
+    try:
+        answer = pickle.dumps(value, protocol=5)
+    except Exception:  # noqa: BLE001 - classes of notebooks and lambdas go by value
+        answer = _by_value(channel, value)
+    if answer is not None:
+        send(channel, RESULT, answer)
+    return 0
+
+
+def _by_value(channel: socket.socket, value: Any) -> bytes | None:
+    try:
+        packed: bytes = cloudpickle.dumps(value, protocol=5)
+    except Exception as error:  # noqa: BLE001 - __reduce__ is user code
+        words = f"a result must survive pickling to travel back, but {type(value).__name__} does not ({error})"
+        send(channel, FAILURE, pickle.dumps(Failure("error", "TypeError", words, "")))
+        return None
+    return packed
+
+
+def _settle_in(settings: Mapping[str, Any]) -> None:
+    """Take over what a call may rely on: environment, folder, import path, arguments; nothing else of anybody's."""
+    os.environ.clear()
+    os.environ.update(settings["environment"])
+    os.chdir(settings["folder"])
+    sys.path[:] = settings["path"]
+    sys.argv[:] = settings["arguments"]
+
+
+def new_group() -> None:
+    """A process group of its own, so that all of it can be ended; signals as in a fresh process, but not Ctrl-C."""
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.set_wakeup_fd(-1)
+
+
+def die_with_parent() -> None:
+    """End when the process that started this one ends, however it ends (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    new_group()
+    serve(socket.socket(fileno=int(sys.argv[1])))

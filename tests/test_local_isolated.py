@@ -1,0 +1,278 @@
+"""Isolated calls: a fresh process each, and every end of it an answer."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import fault_work as work
+import numpy as np
+import psutil
+import pytest
+
+from admf_dask import TaskFailed, TaskTimeout, WorkerDied, run_isolated_process
+
+HERE = Path(__file__).parent
+COLD = run_isolated_process.options(env={"ADMF_DASK_TEST": "cold"})
+
+
+@pytest.fixture(params=["warm", "cold"])
+def run(request: pytest.FixtureRequest) -> Any:
+    """Forked from the server, and started from nothing."""
+    return run_isolated_process if request.param == "warm" else COLD
+
+
+def test_lambdas_closures_arguments_and_large_results_travel(run: Any) -> None:
+    offset = 5
+    assert run(lambda x, *, y: x + y + offset, 1, y=2) == 8
+    assert run(os.getpid) not in (os.getpid(), run(os.getpid))
+    large = run(np.arange, 25_000_000)
+    assert large.nbytes == 200_000_000
+    assert large[-1] == 24_999_999
+
+
+def test_nothing_is_inherited_and_nothing_comes_back(run: Any) -> None:
+    assert run(work.remembers, 1) == 1
+    assert run(work.remembers, 2) == 1
+
+    def change() -> None:
+        os.environ["ADMF_DASK_TEST_CHANGE"] = "1"
+        os.chdir("/")
+
+    before = os.getcwd()
+    run(change)
+    assert "ADMF_DASK_TEST_CHANGE" not in os.environ
+    assert os.getcwd() == before
+
+
+def test_environment_and_folder_are_those_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_isolated_process(os.getpid)
+    monkeypatch.setenv("ADMF_DASK_TEST_LATE", "yes")
+    monkeypatch.chdir(tmp_path)
+    assert run_isolated_process(lambda: (os.environ.get("ADMF_DASK_TEST_LATE"), os.getcwd())) == ("yes", str(tmp_path))
+    elsewhere = run_isolated_process.options(cwd="/", env={"A": "1"})
+    assert elsewhere(lambda: (os.environ["A"], os.getcwd())) == ("1", "/")
+
+
+FAULTS: dict[str, tuple[type[BaseException], str]] = {
+    "raise": (ValueError, "invalid literal"),
+    "recursion": (RecursionError, "maximum recursion"),
+    "segfault": (WorkerDied, "was ended by SIGSEGV"),
+    "exit": (WorkerDied, "ended with exit code 3"),
+    "kill": (WorkerDied, "was ended by SIGKILL"),
+    "terminate": (WorkerDied, "was ended by SIGTERM"),
+    "system exit": (WorkerDied, "ended with exit code 4"),
+    "unpicklable result": (TaskFailed, "must survive pickling"),
+    "unpicklable error": (TaskFailed, "HoldsALock: locked"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_has_its_error(run: Any, fault: str) -> None:
+    kind, words = FAULTS[fault]
+    with pytest.raises(kind, match=words):
+        run(work.act, fault)
+
+
+def test_an_error_keeps_its_type_and_has_the_remote_traceback_as_its_cause() -> None:
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        run_isolated_process(work.act, "raise")
+    assert "fault_work.py" in str(caught.value.__cause__)
+    assert "child.py" not in str(caught.value.__cause__), "frames of ours are noise"
+    with pytest.raises((TaskFailed, work.WillNotUnpickle), match="1 and 2"):
+        run_isolated_process(work.act, "error that will not unpickle")
+
+
+@pytest.mark.parametrize("fault", ["python loop that swallows", "sleep", "c loop", "c loop that holds the interpreter"])
+def test_a_timeout_ends_whatever_runs(run: Any, fault: str) -> None:
+    before = time.monotonic()
+    with pytest.raises(TaskTimeout, match=r"timeout=0.3 seconds and was killed"):
+        run.options(timeout=0.3)(work.act, fault)
+    assert time.monotonic() - before < 30
+
+
+@pytest.mark.parametrize("fault", ["memory in small steps", "memory in big steps"])
+def test_a_memory_limit_is_enforced_with_figures(run: Any, fault: str) -> None:
+    with pytest.raises(WorkerDied, match=r"outgrew memory_limit=381 MiB \(it had \d+ MiB\)"):
+        run.options(memory_limit="400MB")(work.act, fault)
+    assert run.options(memory_limit="400MB")(work.act, 5) == 5
+
+
+def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
+    def start_and_leave(folder: str) -> int:
+        return subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid
+
+    def start_and_hang() -> None:
+        child = subprocess.Popen(["sleep", "600"])
+        Path(tmp_path, "grandchild").write_text(str(child.pid))
+        time.sleep(600)
+
+    left = run_isolated_process(start_and_leave, str(tmp_path))
+    assert gone(left)
+    with pytest.raises(TaskTimeout):
+        run_isolated_process.options(timeout=1)(start_and_hang)
+    assert gone(int(Path(tmp_path, "grandchild").read_text()))
+
+
+def gone(pid: int) -> bool:
+    try:
+        process = psutil.Process(pid)
+        process.wait(10)
+    except (psutil.NoSuchProcess, psutil.TimeoutExpired):
+        return not psutil.pid_exists(pid)
+    return True
+
+
+def test_a_kill_from_outside_is_told(tmp_path: Path) -> None:
+    def tell_and_wait() -> None:
+        Path(tmp_path, "new").write_text(str(os.getpid()))
+        Path(tmp_path, "new").rename(tmp_path / "pid")
+        time.sleep(600)
+
+    def kill() -> None:
+        while not (tmp_path / "pid").exists():
+            pass
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(WorkerDied, match="SIGKILL"):
+        run_isolated_process(tell_and_wait)
+    killer.join()
+
+
+def test_what_it_prints_and_logs_reaches_the_caller(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def speak() -> None:
+        sys.stdout.write("to out\n")
+        sys.stderr.write("to err\n")
+        os.write(1, b"from C\n")
+        logging.getLogger("a.users.logger").warning("%s bars of %s", 3, "AAPL")
+        logging.getLogger("a.users.logger").debug("not asked for")
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), caplog.at_level(logging.INFO):
+        run(speak)
+    assert sorted(out.getvalue().splitlines()) == ["from C", "to out"]
+    assert err.getvalue() == "to err\n"
+    assert [(r.name, r.getMessage()) for r in caplog.records] == [("a.users.logger", "3 bars of AAPL")]
+
+
+def test_many_calls_from_many_threads_leave_no_descriptor_and_no_zombie() -> None:
+    run_isolated_process(os.getpid)
+    before = len(os.listdir("/proc/self/fd"))
+    found: list[int] = []
+
+    def calls() -> None:
+        for number in range(40):
+            found.append(run_isolated_process(int, number))
+
+    threads = [threading.Thread(target=calls) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == sorted(list(range(40)) * 8)
+    assert len(os.listdir("/proc/self/fd")) == before
+    states = [child.status() for child in psutil.Process().children(recursive=True)]
+    assert psutil.STATUS_ZOMBIE not in states
+
+
+def test_the_server_has_one_thread_and_may_be_killed_or_closed() -> None:
+    run_isolated_process(os.getpid)
+    (server,) = (c for c in psutil.Process().children() if "forkserver" in " ".join(c.cmdline()))
+    assert server.num_threads() == 1
+    server.kill()
+    server.wait(10)
+    assert run_isolated_process(int, 3) == 3
+    run_isolated_process.close()
+    assert not [c for c in psutil.Process().children() if "forkserver" in " ".join(c.cmdline())]
+    assert run_isolated_process(int, 4) == 4
+
+
+def script(body: str, tmp_path: Path) -> subprocess.Popen[str]:
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(body))
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
+    return subprocess.Popen(
+        [sys.executable, str(path)],
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_an_unguarded_script_and_its_classes_work(tmp_path: Path) -> None:
+    body = """
+    import dataclasses, os
+    from admf_dask import run_isolated_process
+    @dataclasses.dataclass
+    class Bar:
+        close: float
+    def make(close):
+        return Bar(close)
+    print("once", run_isolated_process(make, 2.5))
+    """
+    with script(body, tmp_path) as process:
+        out, err = process.communicate(timeout=60)
+    assert (out, err) == ("once Bar(close=2.5)\n", "")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_child_ends_with_its_caller(tmp_path: Path, sign: signal.Signals) -> None:
+    body = """
+    import os, time
+    from pathlib import Path
+    from admf_dask import run_isolated_process
+    def wait():
+        Path("new").write_text(str(os.getpid()))
+        Path("new").rename("pid")
+        while True:
+            pass
+    try:
+        run_isolated_process(wait)
+    except KeyboardInterrupt:
+        print("interrupted")
+    """
+    with script(body, tmp_path) as process:
+        while not (tmp_path / "pid").exists():
+            assert process.poll() is None
+        child = int((tmp_path / "pid").read_text())
+        process.send_signal(sign)
+        out, err = process.communicate(timeout=30)
+    assert gone(child)
+    if sign is signal.SIGINT:
+        assert (out, err) == ("interrupted\n", "")
+
+
+def test_misuse_is_answered_with_the_line_that_was_meant() -> None:
+    with pytest.raises(TypeError, match=r"write run_isolated_process\(func, \*args\)"):
+        run_isolated_process(abs(-3))  # type: ignore[arg-type]
+    with pytest.raises(TaskFailed, match="must survive pickling to reach the child"):
+        run_isolated_process(lambda lock: None, threading.Lock())
+    with pytest.raises(ValueError, match="timeout counts seconds"):
+        run_isolated_process.options(timeout=0)
+    with pytest.raises(ValueError, match="a size such as"):
+        run_isolated_process.options(memory_limit="much")
+
+
+@pytest.mark.cluster
+def test_it_works_inside_a_worker(process_session: Any) -> None:
+    assert process_session.map(_isolated_inside, [1, 2], progress=False).values() == [2, 3]
+
+
+def _isolated_inside(x: int) -> int:
+    value: int = run_isolated_process(lambda: x + 1)
+    run_isolated_process.close()
+    return value

@@ -1,0 +1,345 @@
+"""The pool of threads, the queue of tasks and the dictionary for threads: their laws, and their behaviour under many threads."""
+
+from __future__ import annotations
+
+import copy
+import faulthandler
+import operator
+import pickle
+import sys
+import threading
+import unittest
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from admf_dask import TaskQueue, ThreadPool, ThreadSafeDict
+from admf_dask.local import tasks
+
+mapping_tests = pytest.importorskip("test.mapping_tests", reason="this Python came without CPython's own tests")
+
+
+class _Dict(mapping_tests.TestHashMappingProtocol):  # type: ignore[misc, name-defined]
+    """CPython's own suite for mappings that hash their keys, on ours."""
+
+    __test__ = False
+    type2test = ThreadSafeDict
+
+    def test_keys(self) -> None:
+        assert list(self._full_mapping(self.reference).keys()) == list(self.reference)
+
+    # Recursion by way of a plain dict ends in RecursionError here, not in "...": nothing tracks it across two locks.
+    test_repr = None
+
+
+def test_cpythons_suite_for_mappings() -> None:
+    names = [name for name in unittest.TestLoader().getTestCaseNames(_Dict) if callable(getattr(_Dict, name))]
+    result = unittest.TestResult()
+    unittest.TestSuite(_Dict(name) for name in names).run(result)
+    assert result.testsRun >= 20
+    assert not result.errors + result.failures, result.errors + result.failures
+
+
+def test_views_are_snapshots_and_iteration_survives_writers() -> None:
+    ours = ThreadSafeDict(a=1, b=2)
+    keys, items = ours.keys(), ours.items()
+    for key in ours:
+        ours[key + key] = 0
+    assert list(keys) == ["a", "b"]
+    assert dict(items) == {"a": 1, "b": 2}
+    assert list(reversed(ours)) == ["bb", "aa", "b", "a"]
+
+
+def test_what_a_dict_can_do() -> None:
+    ours = ThreadSafeDict([("a", 1)], b=2)
+    assert ours == {"a": 1, "b": 2}
+    assert ours == {"a": 1, "b": 2}
+    assert ours | {"c": 3} == {"a": 1, "b": 2, "c": 3}
+    assert {"a": 0} | ours == {"a": 1, "b": 2}
+    assert isinstance({"a": 0} | ours, ThreadSafeDict)
+    ours |= {"d": 4}
+    assert ours.copy() == ours
+    assert copy.copy(ours) is not ours
+    assert ours.setdefault("a", 9) == 1
+    assert ours.pop("zz", None) is None
+    assert ours.popitem() == ("d", 4)
+    assert repr(ours) == "ThreadSafeDict({'a': 1, 'b': 2})"
+    ours["self"] = ours
+    assert repr(ours) == "ThreadSafeDict(...)"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(ours)
+    with pytest.raises(TypeError, match=r"use session\.shared_dict"):
+        pickle.dumps(ours)
+
+
+def test_compute_is_one_step_and_an_error_changes_nothing() -> None:
+    ours: ThreadSafeDict[str, int] = ThreadSafeDict(a=1)
+    assert ours.compute("a", lambda value: (value or 0) + 1) == 2
+    assert ours.compute("b", lambda value: 5 if value is None else 0) == 5
+    with pytest.raises(ZeroDivisionError):
+        ours.compute("a", lambda value: 1 // 0)
+    assert ours == {"a": 2, "b": 5}
+
+
+def together(count: int, work: Callable[[int], Any]) -> None:
+    """Run in `count` threads that begin at the same moment; raises what one of them raised."""
+    gate = threading.Barrier(count)
+    errors: list[BaseException] = []
+
+    def begin(number: int) -> None:
+        try:
+            gate.wait(30)
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=begin, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive(), "a deadlock"
+    if errors:
+        raise errors[0]
+
+
+def test_a_hundred_thousand_operations_from_sixteen_threads() -> None:
+    faulthandler.dump_traceback_later(100, exit=False)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    ours: ThreadSafeDict[Any, int] = ThreadSafeDict()
+    try:
+
+        def work(number: int) -> None:
+            for step in range(1_300):
+                ours.compute("count", lambda value: (value or 0) + 1)
+                ours[number, step % 50] = step
+                assert ours.get((number, step % 50)) == step
+                ours.setdefault(step % 7, 0)
+                ours.pop((number, (step + 25) % 50), None)
+                assert len(ours.keys()) >= 1
+
+        together(16, work)
+    finally:
+        sys.setswitchinterval(switch)
+        faulthandler.cancel_dump_traceback_later()
+    assert ours["count"] == 16 * 1_300
+    assert {key for key in ours if isinstance(key, int)} == set(range(7))
+
+
+# -- the pool ----------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_in_item_order_and_all_threads_work() -> None:
+    gate = threading.Barrier(3)
+    with ThreadPool(3) as pool:
+        assert pool.running
+        assert pool.map(lambda x: (gate.wait(30), x)[1], [2, 0, 1]) == [2, 0, 1]
+        assert pool.map(operator.neg, range(1_000)) == [-x for x in range(1_000)]
+        assert pool.map(operator.neg, []) == []
+    assert not pool.running
+    assert pool.map(operator.neg, [1, 2]) == [-1, -2], "a pool that is not running serves a single map"
+    assert pool.start().map(operator.neg, [3]) == [-3]
+    pool.stop()
+    pool.stop()
+
+
+def test_the_first_error_is_raised_and_the_rest_is_left_out() -> None:
+    begun = []
+
+    def fail(x: int) -> int:
+        begun.append(x)
+        if x == 5:
+            raise LookupError("five")
+        return x
+
+    with ThreadPool(2) as pool:
+        with pytest.raises(LookupError, match="five"):
+            pool.map(fail, range(10_000))
+        assert len(begun) < 10_000
+        assert pool.map(operator.neg, [1]) == [-1], "the pool goes on"
+
+
+def test_nested_and_concurrent_maps_do_not_wait_for_each_other() -> None:
+    with ThreadPool(2) as pool:
+
+        def nested(depth: int) -> int:
+            return 1 if depth == 0 else sum(pool.map(nested, [depth - 1] * 3))
+
+        together(6, lambda number: operator.eq(nested(4), 81) or pytest.fail("wrong sum"))
+        together(
+            8, lambda number: pool.map(operator.neg, range(500)) == [-x for x in range(500)] or pytest.fail("wrong")
+        )
+
+
+def test_inner_threads_are_bounded_and_restored() -> None:
+    import numpy as np
+    import threadpoolctl
+
+    np.dot(np.eye(2), np.eye(2))
+
+    def inner(_: int = 0) -> list[int]:
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+
+    before = inner()
+    with ThreadPool(64) as pool:
+        assert all(set(found) <= {1} for found in pool.map(inner, range(4)))
+    assert inner() == before
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True])
+def test_worker_counts_below_one_are_refused(workers: Any) -> None:
+    with pytest.raises(ValueError, match="workers must be a whole number of at least 1"):
+        ThreadPool(workers)
+
+
+def test_a_value_where_a_function_belongs() -> None:
+    with pytest.raises(TypeError, match=r"write pool.map\(function, items\)"):
+        ThreadPool(1).map(abs(-1), [1])  # type: ignore[arg-type]
+
+
+# -- the queue ---------------------------------------------------------------------------------------------------------
+
+
+def test_tasks_run_and_results_are_asked_for_by_id() -> None:
+    queue = TaskQueue()
+    assert queue.add_task("a", operator.add, 1, 2) == "a"
+    queue.add_task("b", int, "x")
+    queue.add_task("c", dict, task_id=1)
+    assert len(queue) == 3
+    assert queue.process_tasks(worker_count=2) == 3
+    assert queue.get_result("a") == 3
+    assert queue.get_result("c") == {"task_id": 1}
+    with pytest.raises(ValueError, match="invalid literal"):
+        queue.get_result("b")
+    with pytest.raises(KeyError, match="no task 'd' was added"):
+        queue.get_result("d")
+    assert queue.process_tasks() == 0
+
+
+def test_ids_are_unique_and_functions_are_functions() -> None:
+    queue = TaskQueue()
+    queue.add_task(1, abs, -1)
+    with pytest.raises(ValueError, match="1 was added before"):
+        queue.add_task(1, abs, -2)
+    with pytest.raises(TypeError, match="expected a function"):
+        queue.add_task(2, abs(-2))  # type: ignore[arg-type]
+    queue.process_tasks()
+    with pytest.raises(ValueError, match="was added before"):
+        queue.add_task(1, abs, -2)
+    assert queue.get_result(1, forget=True) == 1
+    queue.add_task(1, abs, -2)
+    queue.clear()
+    assert len(queue) == 0
+    with pytest.raises(KeyError):
+        queue.get_result(1)
+
+
+def test_a_full_queue_blocks_in_time_and_until_one_is_taken() -> None:
+    queue = TaskQueue(max_size=1)
+    queue.add_task("a", abs, -1)
+    with pytest.raises(TimeoutError, match=r"the queue is full \(1 tasks wait\)"):
+        queue.try_add_task(0.01, "b", abs, -2)
+    producer = threading.Thread(target=queue.add_task, args=("b", abs, -2))
+    producer.start()
+    assert queue.process_tasks() >= 1
+    producer.join(30)
+    queue.process_tasks()
+    assert [queue.get_result(name) for name in "ab"] == [1, 2]
+
+
+def test_results_are_waited_for_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = TaskQueue()
+    queue.add_task("a", abs, -1)
+    with pytest.raises(
+        TimeoutError, match=r"no result after 0.01 seconds; nothing is being processed: call process_tasks"
+    ):
+        queue.get_result("a", timeout=0.01)
+    monkeypatch.setattr(tasks, "PATIENCE_SECONDS", 0.05)
+    with pytest.raises(TimeoutError, match="call process_tasks"):
+        queue.get_result("a")
+    monkeypatch.undo()
+    found: list[int] = []
+    waiter = threading.Thread(target=lambda: found.append(queue.get_result("a")))
+    waiter.start()
+    queue.process_tasks()
+    waiter.join(30)
+    assert found == [1]
+
+
+def test_tasks_may_add_tasks_and_process_them() -> None:
+    queue = TaskQueue()
+
+    def grow(depth: int) -> int:
+        if depth:
+            queue.add_task(("more", depth), grow, depth - 1)
+        return depth
+
+    def nested(name: str) -> int:
+        queue.add_task((name, "inner"), abs, -3)
+        queue.process_tasks()
+        value: int = queue.get_result((name, "inner"), timeout=30)
+        return value
+
+    queue.add_task("a", grow, 20)
+    assert queue.process_tasks(worker_count=3) == 21
+    for name in "xyz":
+        queue.add_task(name, nested, name)
+    queue.process_tasks(worker_count=3)
+    assert [queue.get_result(name, timeout=30) for name in "xyz"] == [3, 3, 3]
+
+
+def test_producers_consumers_and_processors_in_many_threads() -> None:
+    queue = TaskQueue(max_size=5)
+    processed: list[int] = []
+    produced = threading.Semaphore(0)
+
+    def produce(number: int) -> None:
+        for step in range(400):
+            queue.add_task((number, step), operator.mul, number, step)
+        produced.release()
+
+    def process(_: int) -> None:
+        # Until all producers are done and nothing waits: progress, not time.
+        while sum(processed) < 6 * 400:
+            processed.append(queue.process_tasks(2))
+
+    def consume(number: int) -> None:
+        produced.acquire()
+        for step in range(0, 400, 7):
+            queue.add_task(("seen", number, step), abs, -step)
+            assert queue.get_result(("seen", number, step), timeout=60) == step
+
+    roles = [produce] * 6 + [process] * 6
+    together(12, lambda number: roles[number](number))
+    assert sum(processed) == 2_400
+    assert [queue.get_result((3, step), timeout=1) for step in range(400)] == [3 * step for step in range(400)]
+    stop = threading.Event()
+    helper = threading.Thread(target=lambda: [queue.process_tasks() for _ in iter(stop.is_set, True)])
+    helper.start()
+    together(4, consume)
+    stop.set()
+    helper.join(30)
+
+
+@pytest.mark.parametrize("given", [{"max_size": -1}, {"max_size": 1.5}])
+def test_sizes_and_counts_follow_their_rules(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="max_size must be"):
+        TaskQueue(**given)
+    with pytest.raises(ValueError, match="worker_count must be"):
+        TaskQueue().process_tasks(0)
+
+
+@pytest.mark.cluster
+def test_with_a_session_tasks_run_on_the_cluster(process_session: Any) -> None:
+    import os
+
+    queue = TaskQueue(session=process_session)
+    for number in range(6):
+        queue.add_task(number, os.getpid)
+    queue.add_task("bad", int, "x")
+    assert queue.process_tasks(worker_count=3) == 7
+    assert os.getpid() not in {queue.get_result(number) for number in range(6)}
+    with pytest.raises(ValueError, match="invalid literal"):
+        queue.get_result("bad")
