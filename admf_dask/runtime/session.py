@@ -39,6 +39,7 @@ from admf_dask.runtime.mapping import Outcomes, map_evaluator, outcomes_of
 from admf_dask.runtime.page import Page
 from admf_dask.runtime.scratch import make_scratch
 from admf_dask.runtime.security import make_security
+from admf_dask.runtime.shared_dict import SharedDict, Store, shared_dict
 from admf_dask.runtime.threads import inner_threads_bounded
 from admf_dask.text import parse_bytes
 
@@ -127,6 +128,7 @@ class Session:
         self._page: Page | None = None
         self._scratch: str | None = None
         self._farewells: list[Future[None]] = []
+        self._stores: dict[str, Store] = {}
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -342,6 +344,15 @@ class Session:
         with contextlib.closing(run.__iter__()) as blocks:
             for block in blocks:
                 yield from outcomes_of(block, items)
+
+    def shared_dict(self, name: str) -> SharedDict:
+        """One mapping for the driver and all workers, with atomic `compute`; the same name is the same mapping.
+
+        Send it to tasks as `data=` or in a closure. It lives on the scheduler: 1 ms an operation, gone with the session (or,
+        on a scheduler of others, with that).
+        """
+        self._must_be_open()
+        return shared_dict(name, self._client, self._stores)
 
     def run(
         self,
