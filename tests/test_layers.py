@@ -18,7 +18,8 @@ ALLOWED: dict[str, set[str]] = {
     "engine": WORDS,
     "local": WORDS | {"resources"},
     **dict.fromkeys(OBSERVERS, WORDS | DECISIONS),
-    "runtime": WORDS | DECISIONS | OBSERVERS,
+    # An isolated call is how an item is done again, alone: the column of local tools is below the runtime.
+    "runtime": WORDS | DECISIONS | OBSERVERS | {"local"},
     **dict.fromkeys(
         ("optimize", "backtests", "symbols"), WORDS | DECISIONS | OBSERVERS | {"runtime", "engine", "local"}
     ),

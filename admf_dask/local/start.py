@@ -12,7 +12,8 @@ import sys
 import threading
 from dataclasses import dataclass
 
-_PRELOAD = ("numpy", "pandas")
+_PRELOAD = ("numpy", "pandas", "admf_dask.runtime")
+"""Loaded into the server where this process has them: the last for items that are done again."""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 

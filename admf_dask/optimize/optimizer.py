@@ -242,6 +242,7 @@ def _result(
         state=state,
         workers=collector.workers,
         recalled=recalled,
+        source=evaluator,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from admf_dask import ranking
 from admf_dask.errors import SpaceError
 from admf_dask.outcomes import FailedItem
+from admf_dask.runtime import Audit, MapEvaluator, Replay, audit, replay
 from admf_dask.space import ABSENT, Combinable
 from admf_dask.text import did_you_mean, format_count, format_rate, format_seconds
 
@@ -63,6 +64,8 @@ class OptimizationResult(Mapping[str, Any]):
     """Evaluations by worker."""
     recalled: int = 0
     """Combinations that the journal had; they are counted in `total_evaluations` (or `rejected`) as well."""
+    source: MapEvaluator | None = field(default=None, repr=False)
+    """The objective with its data and settings, for `replay`."""
 
     def __getitem__(self, key: str) -> Any:
         """One of the five keys of the mapping."""
@@ -224,6 +227,33 @@ class OptimizationResult(Mapping[str, Any]):
         if self.failed_items:
             paths["failures"] = _write(folder / "failures.csv", self.failures.to_csv)
         return paths
+
+    # -- doing it again --------------------------------------------------------------------------------------------
+
+    def replay(self, combination: int) -> Replay:
+        """Evaluate a combination (its position in the space) again, alone in a fresh process with the same seed, and compare.
+
+        Costs tens of milliseconds and the evaluation. Raises IndexError for one that has neither score nor failure here.
+        """
+        if self.source is None:
+            raise SpaceError("this result was loaded without its objective; run the optimisation to replay from it")
+        failed = {item.index: item.failure for item in self.failed_items}
+        if combination in failed:
+            return replay(self.source, combination, failed[combination])
+        at = int(np.searchsorted(self.indices, combination))
+        if at >= len(self.indices) or self.indices[at] != combination:
+            raise IndexError(
+                f"combination {combination} has no score in this result; `.frame.index` lists those that have"
+            )
+        return replay(self.source, combination, {name: float(column[at]) for name, column in self.columns.items()})
+
+    def audit(self, k: int = 10, *, seed: int = 0) -> Audit:
+        """`replay` of k random combinations: finds state that leaks between evaluations."""
+        return audit(self.indices.tolist(), k, seed, self.replay)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickled result leaves the objective behind: it may not travel, and the numbers do."""
+        return {**self.__dict__, "source": None}
 
     # -- words -----------------------------------------------------------------------------------------------------
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from admf_dask.errors import TaskError
-from admf_dask.outcomes import Block, Outcome, error_words
+from admf_dask.outcomes import Block, Failure, Outcome, error_words
 from admf_dask.policy import Policy
 from admf_dask.runtime.driver import Run
 from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.replay import Audit, Replay, audit, replay
 from admf_dask.text import format_count
 
 if TYPE_CHECKING:
@@ -44,8 +45,17 @@ class Outcomes(Sequence[Outcome]):
     After an interrupt it holds what had finished. Immutable, so it may be read from any thread.
     """
 
-    def __init__(self, outcomes: Sequence[Outcome], *, name: str = "map", total: int | None = None) -> None:
+    def __init__(
+        self,
+        outcomes: Sequence[Outcome],
+        *,
+        name: str = "map",
+        total: int | None = None,
+        evaluator: MapEvaluator | None = None,
+        failures: Mapping[int, Failure] | None = None,
+    ) -> None:
         """`total` is the number of items of the run, more than there are outcomes after an interrupt."""
+        self._evaluator, self._recorded = evaluator, failures or {}
         self._outcomes = tuple(outcomes)
         self.name = name
         self.total = len(self._outcomes) if total is None else total
@@ -54,14 +64,18 @@ class Outcomes(Sequence[Outcome]):
     def gather(cls, run: Run, items: Sequence[Any]) -> Self:
         """Run to the end. Raises KeyboardInterrupt or ClusterLost with `.partial`; TaskError if every item failed."""
         found: list[Outcome] = []
+        failed: dict[int, Failure] = {}
         try:
             with contextlib.closing(run.__iter__()) as blocks:
                 for block in blocks:
                     found.extend(outcomes_of(block, items))
+                    failed.update({item.index: item.failure for item in block.failures})
         except BaseException as error:
-            error.partial = cls(sorted(found, key=_index), name=run.title.name, total=run.total)  # type: ignore[attr-defined]
+            parts: dict[str, Any] = {"total": run.total, "evaluator": run.evaluator, "failures": failed}
+            partial = cls(sorted(found, key=_index), name=run.title.name, **parts)
+            error.partial = partial  # type: ignore[attr-defined]
             raise
-        result = cls(sorted(found, key=_index), name=run.title.name)
+        result = cls(sorted(found, key=_index), name=run.title.name, evaluator=run.evaluator, failures=failed)
         warn_of_failures(len(result), result._failed, "result")
         return result
 
@@ -88,6 +102,23 @@ class Outcomes(Sequence[Outcome]):
             outcome.error.add_note(f"item {outcome.index}: {outcome.item!r:.200}")
             raise outcome.error
         return [outcome.value for outcome in self._outcomes]
+
+    def replay(self, i: int) -> Replay:
+        """Do item i (a position among the items) again, alone in a fresh process with the same seed, and compare.
+
+        Costs tens of milliseconds and what the item takes. Raises IndexError if the run did not come to it.
+        """
+        at = {outcome.index: outcome for outcome in self._outcomes}
+        i = i + self.total if i < 0 else i
+        if i not in at or self._evaluator is None:
+            raise IndexError(
+                f"this run has no outcome of item {i} (it has {format_count(len(at))} of {format_count(self.total)})"
+            )
+        return replay(self._evaluator, i, self._recorded.get(i, at[i].value))
+
+    def audit(self, k: int = 10, *, seed: int = 0) -> Audit:
+        """`replay` of k random items: finds state that leaks between items. Its `agrees` says whether all came out alike."""
+        return audit([outcome.index for outcome in self._outcomes], k, seed, self.replay)
 
     @property
     def failures(self) -> pd.DataFrame:
