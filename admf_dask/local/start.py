@@ -95,8 +95,16 @@ class Server:
         return self.usable
 
     def _start(self) -> None:
+        atexit.register(self.close)
+        # With less in it if something there starts threads all the same; then not at all.
+        for preload in ([name for name in _PRELOAD if name in sys.modules], []):
+            if self._start_with(preload):
+                return
+            self._end()
+        self.usable = False
+
+    def _start_with(self, preload: list[str]) -> bool:
         ours, theirs = socket.socketpair()
-        preload = [name for name in _PRELOAD if name in sys.modules]
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "admf_dask.local.forkserver", str(theirs.fileno()), *preload],
@@ -104,10 +112,7 @@ class Server:
                 env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )  # fmt: skip
         self._control, self._owner = ours, os.getpid()
-        if ours.recv(1) != b"S":
-            self._end()
-            self.usable = False
-        atexit.register(self.close)
+        return ours.recv(1) == b"S"
 
     def _end(self) -> None:
         if self._control is not None:
