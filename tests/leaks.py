@@ -19,6 +19,7 @@ TOLERATED_THREADS = (
     "IPythonHistorySavingThread",  # one for the process
     "pytest_timeout",  # the watch of the running test itself
 )
+WAITING_FOR_A_WORKER = "AsyncProcess"
 TOLERATED_PROCESSES = (
     "multiprocessing.resource_tracker",  # started with the first spawned process, kept for the life of this one
     "admf_dask.local.forkserver",  # started with the first isolated call, kept for the life of this process
@@ -81,7 +82,12 @@ def describe(before: Seen, now: Seen, folder: str) -> list[str]:
             continue
     words += [f"process {pid} (ended, and never waited for)" for pid in now.zombies - before.zombies]
     named = {thread.ident: thread.name for thread in threading.enumerate()}
-    words += [f"thread {named.get(ident, ident)!r}" for ident in now.threads - before.threads]
+    new = {ident: str(named.get(ident, ident)) for ident in now.threads - before.threads}
+    # The same of the threads in which a nanny waits for its process.
+    waiting = [ident for ident, name in new.items() if name.startswith(WAITING_FOR_A_WORKER)]
+    if len(now.threads) <= len(before.threads):
+        new = {ident: name for ident, name in new.items() if ident not in waiting}
+    words += [f"thread {name!r}" for name in new.values()]
     words += [f"listening port {ip}:{port}" for ip, port in now.ports - before.ports]
     words += [f"file {Path(folder, name)}" for name in now.files - before.files if not name.startswith("pytest-of-")]
     return words

@@ -23,6 +23,7 @@ from admf_dask.space.part import Ranges
 VERSION = 1
 FILE = "journal.sqlite"
 _SCHEMA = f"""
+BEGIN;
 CREATE TABLE IF NOT EXISTS call (
     id INTEGER PRIMARY KEY, kind TEXT, name TEXT, parts TEXT, score TEXT, maximize INTEGER, created REAL);
 CREATE TABLE IF NOT EXISTS sitting (
@@ -36,6 +37,7 @@ CREATE TABLE IF NOT EXISTS failure (
     seconds REAL, attempts INTEGER);
 CREATE INDEX IF NOT EXISTS failure_block ON failure (block);
 PRAGMA user_version = {VERSION};
+COMMIT;
 """
 
 
@@ -89,7 +91,8 @@ def _prepare(connection: sqlite3.Connection, folder: Path, write: bool) -> None:
         if write:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_SCHEMA)
+            if version == 0:
+                connection.executescript(_SCHEMA)
         elif version == 0:
             raise JournalError(f"the journal in {folder} is empty: the run that made it ended before it began")
 

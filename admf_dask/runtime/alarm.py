@@ -13,7 +13,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from time import monotonic_ns
 
 from admf_dask.runtime.calls import BEGAN, Cells
 
@@ -46,14 +45,15 @@ class Alarm:
         """With `last_words(start, count)`, which tells the driver, the process is ended when a soft stop has no effect."""
         self._timeout, self._cancelled, self._last_words = timeout, cancelled, last_words
         self._watched: dict[int, tuple[Cells, int]] = {}
-        self._struck: dict[int, int] = {}
+        self._struck: dict[int, tuple[int, int]] = {}
+        self._ages = Ages()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def watch_this_thread(self, cells: Cells, at: int) -> None:
-        """Look after the calling thread from now on; `cells[at + BEGAN]` says when its item began."""
+        """Look after the calling thread from now on: `cells[at]` says which item it is at, `cells[at + BEGAN]` since when."""
         with self._lock:
-            self._watched[threading.get_ident()] = cells, at + BEGAN
+            self._watched[threading.get_ident()] = cells, at
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="admf-dask-alarm", daemon=True)
                 self._thread.start()
@@ -62,21 +62,39 @@ class Alarm:
         while not self._cancelled.wait(interval(self._timeout)):
             with self._lock:
                 watched = list(self._watched.items())
-            for thread, (cells, began_at) in watched:
-                self._look(thread, cells, began_at)
+            now = time.monotonic()
+            for thread, (cells, at) in watched:
+                index, began = cells[at], cells[at + BEGAN]
+                since = self._ages.since(thread, (index, began), now)
+                if index >= 0 and began:
+                    self._look(thread, cells, at, now - since - self._timeout)
 
-    def _look(self, thread: int, cells: Cells, began_at: int) -> None:
-        began = cells[began_at]
-        if not began:
-            return
-        overdue = (monotonic_ns() - began) / 1e9 - self._timeout
+    def _look(self, thread: int, cells: Cells, at: int, overdue: float) -> None:
+        index, began = cells[at], cells[at + BEGAN]
         if overdue > GRACE and self._last_words is not None:
-            self._last_words(cells[began_at - BEGAN], max(1, cells[began_at - 1]))
+            self._last_words(index, max(1, cells[at + 1]))
             time.sleep(LAST_WORDS_SECONDS)
             os._exit(EXIT_CODE)
-        if overdue > 0 and (self._struck.get(thread) != began or overdue > GRACE):
-            self._struck[thread] = began
+        if overdue > 0 and (self._struck.get(thread) != (index, began) or overdue > GRACE):
+            self._struck[thread] = index, began
             strike, target, exception = _strike, ctypes.c_ulong(thread), ctypes.py_object(SoftStop)
-            # From this look at the cell to the strike no other thread runs: there is no call of Python code in between.
-            if cells[began_at] == began:
+            # From this look at the cells to the strike no other thread runs, as no Python code is called in between; and the
+            # interpreter delivers what was sent before the thread goes on from where it stands. So a strike lands while the
+            # evaluator says that it is at this item.
+            if cells[at] == index and cells[at + BEGAN] == began:
                 strike(target, exception)
+
+
+class Ages:
+    """How long something has looked the same: from the look at which it was first seen so, at most one interval too late."""
+
+    def __init__(self) -> None:
+        """Nothing was seen."""
+        self._seen: dict[object, tuple[object, float]] = {}
+
+    def since(self, who: object, what: object, now: float) -> float:
+        """When `who` was first seen with `what` that it still has."""
+        seen = self._seen.get(who)
+        if seen is None or seen[0] != what:
+            self._seen[who] = seen = what, now
+        return seen[1]

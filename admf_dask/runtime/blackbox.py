@@ -83,6 +83,8 @@ class Executing:
     start: int
     stop: int
     began: int
+    slot: int
+    """Which thread of the process."""
 
 
 def read_executing(folder: str | os.PathLike[str], pid: int, run: str) -> tuple[Executing, ...] | None:
@@ -91,8 +93,14 @@ def read_executing(folder: str | os.PathLike[str], pid: int, run: str) -> tuple[
     if cells is None:
         return None
     tag = run_tag(run)
-    slots = (cells[base : base + _FIELDS].tolist() for base in range(0, len(cells), _FIELDS) if cells[base] == tag)
-    return tuple(Executing(start, start + count, began) for _, start, count, began in slots if count > 0 and start >= 0)
+    noted = [
+        (base, *cells[base : base + _FIELDS].tolist()) for base in range(0, len(cells), _FIELDS) if cells[base] == tag
+    ]
+    return tuple(
+        Executing(start, start + count, began, base)
+        for base, _, start, count, began in noted
+        if count > 0 and start >= 0
+    )
 
 
 def is_busy(folder: str | os.PathLike[str], pid: int) -> bool:

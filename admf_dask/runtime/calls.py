@@ -1,4 +1,4 @@
-"""How one item is called: with its data, its own chance, and a clock that the alarm reads."""
+"""How one item is called: with its data and its own chance; and the cells in which its evaluator notes where it is."""
 
 from __future__ import annotations
 
@@ -7,49 +7,31 @@ import random
 import threading
 from collections.abc import Callable, MutableSequence
 from functools import partial
-from time import monotonic_ns
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.identity import content_key
-from admf_dask.policy import Policy
 
 Cells = MutableSequence[int] | memoryview
 BEGAN = 2
-"""Beside the cell of the index: when the item began (monotonic nanoseconds), 0 between items."""
+"""Beside the cell of the index (-1 between items): when the item, or the group of quick ones it is in, began (monotonic
+nanoseconds); 0 where no call is under way."""
 
 _one_at_a_time = threading.Lock()
 
 
-def prepare(
-    function: Callable[..., Any], data: tuple[Any, ...], policy: Policy, cells: Cells, at: int
-) -> Callable[[Any], Any]:
-    """`call(item)` for the hot loop; without data, seed and timeout it is the function itself."""
-    call = function
-    if policy.seed is not None:
-        call = Seeded(function, data, policy.seed)
-    elif data:
-        # A plain call of one argument is one that the interpreter does without a C frame of its own.
-        call = partial(_with_data, function, data)
-    return call if policy.timeout is None else _timed(call, cells, at + BEGAN)
+def prepare(function: Callable[..., Any], data: tuple[Any, ...], seed: int | None) -> Callable[[Any], Any]:
+    """`call(item)` for the hot loop; without data and seed it is the function itself."""
+    if seed is not None:
+        return Seeded(function, data, seed)
+    # A plain call of one argument is one that the interpreter does without a C frame of its own.
+    return partial(_with_data, function, data) if data else function
 
 
 def _with_data(function: Callable[..., Any], data: tuple[Any, ...], item: Any) -> Any:
     return function(item, *data)
-
-
-def _timed(call: Callable[[Any], Any], cells: Cells, began: int) -> Callable[[Any], Any]:
-    # The alarm strikes only where it finds a time in the cell, and the interpreter delivers what it sent before the thread
-    # goes on from where it stood. So a strike always lands between the two stores below, never in code of ours.
-    def timed(item: Any) -> Any:
-        cells[began] = monotonic_ns()
-        value = call(item)
-        cells[began] = 0
-        return value
-
-    return timed
 
 
 class Seeded:

@@ -168,12 +168,11 @@ class MapEvaluator:
     def _group(self, indices: Sequence[int], items: list[Any], rows: Rows, watch: Watch) -> None:
         """The hot loop: one store of the index, one call and one append for each item."""
         cells, at = watch.cells_of_single_items()
-        call = prepare(self.function, self.data, self.policy, cells, at)
-        if self.policy.timeout is None:
-            cells[at + BEGAN] = monotonic_ns()
-        read = self._read
+        cells[at], cells[at + BEGAN] = -1, monotonic_ns()
+        call, read = prepare(self.function, self.data, self.policy.seed), self._read
         add, pairs = rows.values.append, zip(indices, items, strict=True)
-        index, item, failed = -1, None, set()
+        index, item, had = -1, None, len(rows.values)
+        failed: set[int] = set()
         while True:
             try:
                 for index, item in pairs:
@@ -182,31 +181,39 @@ class MapEvaluator:
                     if read is not None and type(value) is not float:
                         value = read(value)
                     add(value)
+                cells[at] = -1
                 break
-            except BaseException as error:  # noqa: BLE001 - whatever an item does is its own failure
-                began, cells[at + BEGAN] = cells[at + BEGAN], 0
-                if not self._recovered(error, index, partial(call, item), began, rows, watch):
+            except BaseException as error:
+                cells[at] = -1
+                if index < 0:
+                    raise
+                # A soft stop may come when the value has just been added: then the item was in time.
+                added = len(rows.values) - had + len(failed) > indices.index(index)
+                if not added and not self._recovered(error, index, partial(call, item), rows, watch):
                     failed.add(index)
         rows.spans.append([index for index in indices if index not in failed] if failed else indices)
 
-    def _recovered(
-        self, error: BaseException, index: int, call: Callable[[], Any], began: int, rows: Rows, watch: Watch
-    ) -> bool:
+    def _recovered(self, error: BaseException, index: int, call: Callable[[], Any], rows: Rows, watch: Watch) -> bool:
         """Call an item that failed again where the policy says so; else, or in vain, it is a failure of the block."""
-        policy, attempts = self.policy, 1
+        (cells, at), policy, attempts = watch.cells_of_single_items(), self.policy, 1
+        began = cells[at + BEGAN]
         while True:
             if isinstance(error, KeyboardInterrupt) and self.interruptible:
                 raise error
             again = attempts <= policy.retries and isinstance(error, policy.retry_on)
             if not again or watch.cancelled.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempts - 1))):
-                seconds = (monotonic_ns() - began) / 1e9 if self.policy.timeout is not None else 0.0
+                seconds = (monotonic_ns() - began) / 1e9 if isinstance(error, SoftStop) else 0.0
                 rows.failures.append(FailedItem(index, seconds, self._failure(error), attempts))
                 return False
             attempts += 1
             try:
+                cells[at + BEGAN] = monotonic_ns()
+                cells[at] = index
                 value = call()
+                cells[at] = -1
                 rows.values.append(value if self._read is None else self._read(value))
             except BaseException as next_error:  # noqa: BLE001 - as in the hot loop
+                cells[at] = -1
                 error = next_error
             else:
                 rows.attempts[index] = attempts

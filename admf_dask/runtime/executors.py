@@ -25,8 +25,8 @@ from distributed.scheduler import KilledWorker
 
 from admf_dask.errors import ClusterLost
 from admf_dask.outcomes import Block
-from admf_dask.runtime.alarm import GRACE, Alarm, interval
-from admf_dask.runtime.blackbox import Executing, read_executing
+from admf_dask.runtime.alarm import GRACE, Ages, Alarm, interval
+from admf_dask.runtime.blackbox import read_executing
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.job import (
     NO_JOB,
@@ -214,22 +214,20 @@ class ClusterExecutor:
 
     async def _patrol(self, timeout: float) -> None:
         """End the worker processes in which an item is overdue and the soft stop had no effect."""
-        suspected: set[tuple[int, Executing]] = set()
+        ages = Ages()
         while not self._stopped:
             await asyncio.sleep(interval(timeout))
-            latest = time.monotonic_ns() - int((timeout + GRACE) * 1e9)
-            now = {
-                (pid, span)
-                for pid in self.pids()
-                for span in read_executing(str(self.black_boxes), pid, self._run) or ()
-                if 0 < span.began < latest
-            }
-            # Seen twice, so that no half-written note ends a process.
-            for pid in {pid for pid, _ in now & suspected}:
-                self._overdue[pid] = tuple((span.start, span.stop) for of, span in now if of == pid)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            suspected = now
+            now = time.monotonic()
+            for pid in self.pids():
+                spans = read_executing(str(self.black_boxes), pid, self._run) or ()
+                overdue = [
+                    span for span in spans
+                    if span.began and now - ages.since((pid, span.slot), span, now) > timeout + GRACE
+                ]  # fmt: skip
+                if overdue and pid not in self._overdue:
+                    self._overdue[pid] = tuple((span.start, span.stop) for span in overdue)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
     async def _obituary(self, chunk: Range, pid: int, address: str) -> Reply:
         """What black box and nanny say; the nanny may hear of the death a moment after the scheduler."""

@@ -131,6 +131,8 @@ class Watch:
         """Executing `count` items from `start` on."""
         if self.slot is not None:
             self.slot.note(start, count)
+        else:
+            self.cells[0], self.cells[1] = start, count
         return self.cells, self.at
 
     def cells_of_single_items(self) -> tuple[Cells, int]:
