@@ -38,7 +38,9 @@ def main() -> int:
         Session(mode="process", workers=given.slots, dashboard=None) as session,
     ):
         optimizer = ParallelOptimizer(session=session)
-        for name, run in sweeps(optimizer, given.quick).items():
+        runs = sweeps(optimizer, given.quick)
+        for name in common.chosen(list(runs), given.only):
+            run = runs[name]
             times = race(run, Path(folder), given.rounds)
             figures[name] = times
             report(name, times, given.markdown)
@@ -53,7 +55,7 @@ def sweeps(optimizer: Any, quick: bool) -> dict[str, Callable[..., Any]]:
     light = {"fast": range(400 if quick else 1000), "slow": range(250), "loops": [calibrate(10e-6)]}
     heavy = {"fast": range(20 if quick else 40), "slow": range(10), "loops": [calibrate(20e-3)]}
     crossover = backtest_objective("sma_crossover", datasets.load_prices("GOOG"), commission=0.001)
-    compiled = ParameterSpace({"fast": range(2, 302), "slow": range(2, 502 if quick else 1502)})
+    compiled = ParameterSpace({"fast": range(2, 302), "slow": range(2, 502 if quick else 3502)})
 
     def of(space: Any, objective: Any, **fixed: Any) -> Callable[..., Any]:
         return lambda **options: optimizer.optimize(space, objective, progress=False, **fixed, **options)
