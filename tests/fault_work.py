@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pickle
 import random
 import signal
 import threading
@@ -127,5 +126,9 @@ def sleeps(item: int) -> int:
     return item
 
 
-def check_pickle() -> None:
-    pickle.dumps(act)
+def holds_or_sleeps(item: int) -> int:
+    """Item 11 holds the interpreter for ever; all others take most of their time."""
+    if item == 11:
+        ctypes.PyDLL(None).sleep(600)
+    time.sleep(0.5)
+    return item

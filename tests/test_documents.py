@@ -43,6 +43,20 @@ def test_the_readme_has_its_two_commands() -> None:
     assert commands[1].endswith("python -m pytest")
 
 
+PRACTICES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "best-practices.md").read_text(), flags=re.DOTALL)
+
+
+def test_there_are_ten_practices_with_an_example_each() -> None:
+    titles = re.findall(r"^## (\d+)\. ", (ROOT / "docs" / "best-practices.md").read_text(), flags=re.MULTILINE)
+    assert titles == [str(number) for number in range(1, 11)]
+    assert len(PRACTICES) == 10
+
+
+@pytest.mark.parametrize("place", range(len(PRACTICES)))
+def test_the_practices_run(place: int, tmp_path: Path) -> None:
+    run(PRACTICES[place], tmp_path)
+
+
 @pytest.mark.cluster
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
 def test_the_notebooks_run(notebook: Path, tmp_path: Path) -> None:

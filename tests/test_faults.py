@@ -120,6 +120,14 @@ def test_in_hybrid_mode_the_siblings_of_a_hung_item_run_again(hybrid_session: Se
 
 
 @pytest.mark.cluster
+def test_who_holds_the_interpreter_does_not_make_its_neighbours_guilty(hybrid_session: Session) -> None:
+    with pytest.warns(FailedItemsWarning, match="1 of 24"):
+        outcomes = hybrid_session.map(work.holds_or_sleeps, range(24), timeout=0.8, progress=False)
+    assert [type(outcome.error) for outcome in outcomes if not outcome.ok] == [TaskTimeout]
+    assert not outcomes[11].ok
+
+
+@pytest.mark.cluster
 def test_a_hung_batch_is_halved_to_the_combination_that_hangs(process_session: Session) -> None:
     optimizer = ParallelOptimizer(session=process_session)
     with pytest.warns(FailedItemsWarning, match="1 of 64"):

@@ -89,3 +89,21 @@ def test_without_a_black_box_halving_finds_the_item(killer: int) -> None:
     while span := suspects.next():
         innocent |= set(range(*span))
     assert innocent == set(range(8)) - {killer}
+
+
+def test_an_overdue_item_is_guilty_where_nobody_else_was_at_work() -> None:
+    suspects = Suspects()
+    verdict = suspects.worker_overdue((10, 20), ((13, 14),), shared=False)
+    assert (verdict.guilty, verdict.again) == (13, ((10, 13), (14, 20)))
+    assert suspects.worker_overdue((20, 30), ((13, 14),), shared=False).again == ((20, 30),)
+    halves = suspects.worker_overdue((0, 8), ((2, 6),), shared=False)
+    assert (halves.guilty, halves.again) == (None, ((0, 2), (6, 8), (2, 4), (4, 6)))
+
+
+def test_overdue_items_that_shared_an_interpreter_are_run_alone_first() -> None:
+    suspects = Suspects()
+    overdue = ((13, 14), (25, 26))
+    assert suspects.worker_overdue((10, 20), overdue, shared=True).again == ((10, 13), (14, 20))
+    assert suspects.worker_overdue((20, 30), overdue, shared=True).guilty is None
+    assert list(suspects.waiting) == [(13, 14), (25, 26)]
+    assert not suspects.deaths

@@ -89,8 +89,6 @@ def _prepare(connection: sqlite3.Connection, folder: Path, write: bool) -> None:
                 f"the journal in {folder} was written by a newer admf_dask (format {version}, this one reads {VERSION})"
             )
         if write:
-            # Blocks are large: long pages are written faster, and moved out of the log less often.
-            connection.execute("PRAGMA page_size = 32768")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             if version == 0:

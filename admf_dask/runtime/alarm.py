@@ -59,10 +59,15 @@ class Alarm:
                 self._thread.start()
 
     def _run(self) -> None:
-        while not self._cancelled.wait(interval(self._timeout)):
+        step, looked = interval(self._timeout), time.monotonic()
+        while not self._cancelled.wait(step):
             with self._lock:
                 watched = list(self._watched.items())
             now = time.monotonic()
+            if now - looked > 3 * step:
+                # This thread was kept from running, and so were those it watches, by one that held the interpreter.
+                self._ages.forgive(now - looked)
+            looked = now
             for thread, (cells, at) in watched:
                 index, began = cells[at], cells[at + BEGAN]
                 since = self._ages.since(thread, (index, began), now)
@@ -98,3 +103,7 @@ class Ages:
         if seen is None or seen[0] != what:
             self._seen[who] = seen = what, now
         return seen[1]
+
+    def forgive(self, seconds: float) -> None:
+        """Leave a time out of account in which nobody could change."""
+        self._seen = {who: (what, since + seconds) for who, (what, since) in self._seen.items()}

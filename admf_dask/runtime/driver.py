@@ -187,7 +187,8 @@ class Run:
             return (block,)
         death = reply.death or Death()
         if death.overdue:
-            verdict = self._suspects.worker_overdue(reply.chunk, death.overdue)
+            shared = len(reply.executing or ()) > 1
+            verdict = self._suspects.worker_overdue(reply.chunk, death.overdue, shared=shared)
         else:
             verdict = self._suspects.worker_died(reply.chunk, reply.executing, alone=self._alone)
         for start, stop in verdict.again:

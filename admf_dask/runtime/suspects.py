@@ -5,8 +5,9 @@ Dask blames every task that was waiting on a dead worker. Here only what was exe
 - If the worker's black box says which items were executing, the rest of their chunks is run again without blame and those
   items become suspects. A chunk that was only queued there is run again without blame.
 - If nobody knows (a remote worker), the whole chunk is suspect.
-- If the process was ended because items were overdue, those are guilty at once (several rows of one call are halved first),
-  and all the rest is run again without blame.
+- If the process was ended because an item was overdue, that is guilty at once (several rows of one call are halved first),
+  and all the rest is run again without blame. If other threads of the process were at work too, the overdue items are only
+  suspects: who holds the interpreter makes its neighbours late.
 - Suspects run at the end, one at a time with nothing else in flight. A suspect of several items that kills its worker
   alone is halved; one item that was executing at `LIMIT` deaths, the last of them alone, is guilty.
 
@@ -39,13 +40,16 @@ class Suspects:
     waiting: deque[Range] = field(default_factory=deque)
     deaths: dict[int, int] = field(default_factory=dict)
 
-    def worker_overdue(self, chunk: Range, overdue: tuple[Range, ...]) -> Verdict:
-        """`chunk` was on a worker that was ended because `overdue` took too long there."""
+    def worker_overdue(self, chunk: Range, overdue: tuple[Range, ...], *, shared: bool) -> Verdict:
+        """`chunk` was on a worker that was ended because `overdue` took too long there; `shared` with other threads."""
         hits = [common for span in overdue if (common := _overlap(chunk, span))]
         if not hits:
             return Verdict(again=(chunk,))
         start, stop = hits[0]
         again = _without(chunk, hits[0])
+        if shared:
+            self.waiting.append(hits[0])
+            return Verdict(again=again)
         if stop - start > 1:
             return Verdict(again=(*again, *_halves(hits[0])))
         self.deaths[start] = self.deaths.get(start, 0) + 1
