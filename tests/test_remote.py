@@ -24,8 +24,8 @@ pytestmark = pytest.mark.cluster
 
 
 @contextlib.contextmanager
-def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Address and process of a scheduler with two worker processes under a nanny process of their own."""
+def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subprocess.Popen[bytes]]]]:
+    """Address and process of a scheduler, and two nanny processes with a worker process each."""
     environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
     where = folder / "scheduler.json"
     quiet = {"env": environment, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -38,18 +38,27 @@ def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         cluster_work.wait_for_file(str(where))
         while not (text := where.read_text()).endswith("}"):
             pass
-        options = ["--nworkers=2", "--nthreads=1", "--local-directory", str(folder)]
-        workers = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_worker", *shared, *options],
-            start_new_session=True,
-            **quiet,  # type: ignore[call-overload]
-        )
+        command = [
+            sys.executable,
+            "-m",
+            "distributed.cli.dask_worker",
+            *shared,
+            "--nthreads=1",
+            "--local-directory",
+            str(folder),
+        ]
+        nannies = [
+            subprocess.Popen(command, start_new_session=True, **quiet)  # type: ignore[call-overload]
+            for _ in range(2)
+        ]
         try:
-            yield json.loads(text)["address"], scheduler
+            yield json.loads(text)["address"], scheduler, nannies
         finally:
-            # With its workers: a nanny without a scheduler takes half a minute to end.
-            os.killpg(workers.pid, signal.SIGKILL)
-            workers.wait(30)
+            for nanny in nannies:
+                # With its worker: a nanny without a scheduler takes half a minute to end.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(nanny.pid, signal.SIGKILL)
+                nanny.wait(30)
     finally:
         scheduler.kill()
         scheduler.wait(30)
@@ -58,10 +67,10 @@ def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 @pytest.fixture(scope="module")
 def remote_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (
-        remote(tmp_path_factory.mktemp("remote")) as (address, _),
+        remote(tmp_path_factory.mktemp("remote")) as (address, _, _),
         Session(ParallelConfig(scheduler=address)) as session,
     ):
-        session.map(work.act, range(4), progress=False)
+        session.client.wait_for_workers(2, timeout=30)
         yield address
 
 
@@ -84,6 +93,22 @@ def test_a_worker_of_another_machine_ends_itself_for_what_never_ends(remote_addr
     assert [o.value for o in outcomes if o.ok] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_nanny_that_is_killed_takes_its_worker_along_and_no_item(tmp_path: Path) -> None:
+    class Killer:
+        """An observer that ends one nanny process once something has finished."""
+
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, BlockFinished) and nannies[0].poll() is None:
+                nannies[0].kill()
+                nannies[0].wait(30)
+
+    with remote(tmp_path) as (address, _, nannies), Session(ParallelConfig(scheduler=address)) as session:
+        session.client.wait_for_workers(2, timeout=30)
+        outcomes = session.map(work.sleeps, [10] * 300, progress=Killer())
+    assert outcomes.values() == [10] * 300
+    assert nannies[0].poll() is not None
+
+
 def test_a_lost_cluster_is_one_error_with_everything_finished_in_hand_and_on_disk(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
 
@@ -98,7 +123,7 @@ def test_a_lost_cluster_is_one_error_with_everything_finished_in_hand_and_on_dis
                 if self.finished > 10:
                     scheduler.kill()
 
-    with remote(tmp_path) as (address, scheduler), Session(ParallelConfig(scheduler=address)) as session:
+    with remote(tmp_path) as (address, scheduler, _), Session(ParallelConfig(scheduler=address)) as session:
         killer = Killer()
         with pytest.raises(ClusterLost, match="the cluster was lost during the run") as caught:
             session.map(work.sleeps, [20] * 2_000, journal=journal, progress=killer)
