@@ -6,6 +6,7 @@ Short here; `ADMF_DASK_SOAK_ITEMS=5000 python -m pytest tests/test_soak.py` is t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -54,19 +55,21 @@ class Killer(threading.Thread):
         block = getattr(event, "block", None)
         if block is not None:
             before, self.finished = self.finished, self.finished + len(block.indices)
-            if before * 4 // ITEMS < self.finished * 4 // ITEMS:
+            # Not at the end: a guilty item that is killed from outside while it runs alone dies of that.
+            if before * 4 // ITEMS < self.finished * 4 // ITEMS < 4:
                 self.due.release()
 
     def run(self) -> None:
         while self.due.acquire() and not self.over:
-            workers = [
-                child
-                for child in psutil.Process().children(recursive=True)
-                if child.pid not in self.others and "spawn_main" in " ".join(child.cmdline())
-            ]
-            if workers:
-                self.chance.choice(workers).kill()
-                self.kills += 1
+            children = psutil.Process().children(recursive=True)
+            self.chance.shuffle(children)
+            for child in children:
+                # One may have ended since it was listed.
+                with contextlib.suppress(psutil.Error):
+                    if child.pid not in self.others and "spawn_main" in " ".join(child.cmdline()):
+                        child.kill()
+                        self.kills += 1
+                        break
 
     def stop(self) -> None:
         self.over = True
