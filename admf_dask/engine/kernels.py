@@ -1,5 +1,6 @@
 """Compiled backtests of whole chunks of a parameter grid: O(bars) a combination, nothing kept between combinations.
 
+A kernel of a strategy writes the targets of one combination into a buffer of one byte a bar; `walk` does the book over them.
 Imported only where a backtest runs, because numba takes half a second to load. The compiled code is cached on disk, beside
 this file or, where that is not writable, in numba's folder of the user.
 """
@@ -7,9 +8,11 @@ this file or, where that is not writable, in numba's folder of the user.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from admf_dask.engine import rules
 
@@ -20,78 +23,115 @@ quantity_to_open = _inline(rules.quantity_to_open)
 cash_after_open = _inline(rules.cash_after_open)
 
 METRICS = ("sharpe_ratio", "total_return", "max_drawdown", "final_equity", "n_trades", "n_entries", "n_fills")
+FILL_FIELDS = 4
+"""Bar, quantity, price, commission paid."""
 
 
-@numba.njit(nogil=True, cache=True)
-def sma_crossover(  # type: ignore[no-untyped-def]
-    sums, opens, closes, fast, slow, low, next_open, commission, slippage, initial_cash, periods_per_year, out
+def _walk(  # type: ignore[no-untyped-def]
+    opens,
+    closes,
+    targets,
+    next_open,
+    commission,
+    slippage,
+    initial_cash,
+    lot,
+    periods_per_year,
+    out,
+    equities,
+    fills_out,
 ):
-    """Fill `out`, shape (7, n), with METRICS for each pair of windows.
+    """Do the book over `targets`, int8 of shape (bars,), and fill `out`, shape (7,), with METRICS.
 
-    `sums` are the running sums of the closes in whole units (shape (bars + 1,)), so that a tie of the two means is an exact tie:
-    `sumA / fast` against `sumB / slow` is compared as `sumA * slow` against `sumB * fast`.
+    Where it is compiled to note, `equities`, shape (bars,), takes the equity after each bar, and `fills_out`, shape (m, 4), the
+    fills, of which there are `out[6]`. Returns whether the book was ruined.
     """
     bars = len(closes)
-    for k in range(len(fast)):
-        a, b = fast[k], slow[k]
-        cash, quantity, held = initial_cash, 0.0, 0.0
-        equity = peak = initial_cash
-        drawdown = total = squares = 0.0
-        trades = entries = fills = 0
-        target = 0.0
-        for t in range(bars):
+    cash, quantity, held = initial_cash, 0.0, 0
+    equity = peak = initial_cash
+    drawdown = total = squares = 0.0
+    trades = entries = fills = 0
+    note = len(fills_out) > 0
+    ruined = False
+    floor = peak
+    t = 0
+    while t < bars and not ruined:
+        target = (targets[t - 1] if t > 0 else 0) if next_open else (targets[t] if t < bars - 1 else held)
+        if target != held:
             price = opens[t] if next_open else closes[t]
-            if not next_open and t < bars - 1:
-                target = _target(sums, t, a, b, low)
-            if target != held and (next_open or t < bars - 1):
-                if held != 0.0:
-                    cash = cash_after_close(cash, quantity, fill_price(price, -held, slippage), commission)
-                    quantity = 0.0
-                    trades += 1
-                    fills += 1
-                if target != 0.0 and cash > 0.0:
-                    paid = fill_price(price, target, slippage)
-                    quantity = quantity_to_open(target, cash, paid, commission)
+            if held != 0:
+                got = fill_price(price, -float(held), slippage)
+                cash = cash_after_close(cash, quantity, got, commission)
+                if note:
+                    fills_out[fills, 0], fills_out[fills, 1], fills_out[fills, 2] = t, -quantity, got
+                    fills_out[fills, 3] = abs(quantity) * got * commission
+                quantity = 0.0
+                trades += 1
+                fills += 1
+            held = 0
+            if target != 0 and cash > 0.0:
+                paid = fill_price(price, float(target), slippage)
+                quantity = rounded(quantity_to_open(float(target), cash, paid, commission), lot)
+                if quantity != 0.0:
                     cash = cash_after_open(cash, quantity, paid, commission)
+                    if note:
+                        fills_out[fills, 0], fills_out[fills, 1], fills_out[fills, 2] = t, quantity, paid
+                        fills_out[fills, 3] = abs(quantity) * paid * commission
                     entries += 1
                     fills += 1
                     held = target
-                else:
-                    held = 0.0
+        # This bar, and all that follow with the same target: one short loop.
+        while True:
             before = equity
             equity = cash + quantity * closes[t]
-            if t > 0 and equity != before:
+            if note:
+                equities[t] = equity
+            if t > 0:
                 change = equity / before - 1.0
                 total += change
                 squares += change * change
-            if t == 0 or equity > peak:
+            if equity > peak or t == 0:
                 peak = equity
-            elif 1.0 - equity / peak > drawdown:
+                floor = peak * (1.0 - drawdown)
+            elif equity < floor:
                 drawdown = 1.0 - equity / peak
+                floor = equity
             if equity <= 0.0:
                 # Ruined: the book is closed where it stands, and nothing more happens.
+                ruined = True
+                if note:
+                    equities[t:] = equity
                 break
-            if next_open:
-                target = _target(sums, t, a, b, low)
-        out[0, k] = _sharpe(total, squares, bars - 1, periods_per_year)
-        out[1, k] = equity / initial_cash - 1.0
-        out[2, k] = drawdown
-        out[3, k] = equity
-        out[4, k] = trades
-        out[5, k] = entries
-        out[6, k] = fills
+            t += 1
+            if t >= bars or (targets[t - 1] if next_open else (targets[t] if t < bars - 1 else held)) != held:
+                break
+            if held == 0:
+                # Flat, and staying so: nothing changes until the next target.
+                while t < bars and (targets[t - 1] if next_open else (targets[t] if t < bars - 1 else 0)) == 0:
+                    if note:
+                        equities[t] = equity
+                    t += 1
+                break
+    out[0] = _sharpe(total, squares, bars - 1, periods_per_year)
+    out[1] = equity / initial_cash - 1.0
+    out[2] = drawdown
+    out[3] = equity
+    out[4] = trades
+    out[5] = entries
+    out[6] = fills
+    return ruined
+
+
+walk = numba.njit(nogil=True, cache=True)(_walk)
+"""Notes equities and fills where `fills_out` has room; what a chunk calls below, with constant empty arrays, does not."""
 
 
 @numba.njit(inline="always", cache=True)
-def _target(sums, t, a, b, low):  # type: ignore[no-untyped-def]
-    longest = max(a, b)
-    if t < longest - 1:
-        return 0.0
-    left = (sums[t + 1] - sums[t + 1 - a]) * b
-    right = (sums[t + 1] - sums[t + 1 - b]) * a
-    if left > right:
-        return 1.0
-    return low if left < right else 0.0
+def rounded(quantity, lot):  # type: ignore[no-untyped-def]
+    """Towards zero to whole lots; 0 is no rounding."""
+    if lot <= 0.0:
+        return quantity
+    return math.copysign(math.floor(abs(quantity) / lot) * lot, quantity) if abs(quantity) >= lot else 0.0
 
 
 @numba.njit(inline="always", cache=True)
@@ -106,12 +146,196 @@ def _sharpe(total, squares, count, periods_per_year):  # type: ignore[no-untyped
     return mean / math.sqrt(variance) * math.sqrt(periods_per_year)
 
 
-def exact_sums(
-    closes: np.ndarray[tuple[int], np.dtype[np.float64]], longest: int
-) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
-    """Running sums, shape (bars + 1,): int64 in millionths where the closes have up to six decimals, else float64."""
+@numba.njit(nogil=True, cache=True)
+def sma_targets(sums, fast, slow, low, targets):  # type: ignore[no-untyped-def]
+    """`sums`: running sums of the closes in whole units, shape (bars + 1,), so that a tie of the two means is an exact tie.
+
+    `sumA / fast` against `sumB / slow` is compared as `sumA * slow` against `sumB * fast`.
+    """
+    longest = max(fast, slow)
+    up, down, flat = np.int8(1), np.int8(low), np.int8(0)
+    targets[: min(longest - 1, len(targets))] = 0
+    for t in range(longest - 1, len(targets)):
+        left = (sums[t + 1] - sums[t + 1 - fast]) * slow
+        right = (sums[t + 1] - sums[t + 1 - slow]) * fast
+        targets[t] = up if left > right else (down if left < right else flat)
+
+
+@numba.njit(nogil=True, cache=True)
+def wilder_rsi(closes, period, rsi):  # type: ignore[no-untyped-def]
+    """Wilder's RSI, shape (bars,); NaN before bar `period` and where nothing moved."""
+    rsi[:] = math.nan
+    up = down = 0.0
+    for t in range(1, len(closes)):
+        change = closes[t] - closes[t - 1]
+        gain, loss = max(change, 0.0), max(-change, 0.0)
+        if t < period:
+            up += gain
+            down += loss
+            continue
+        if t == period:
+            up, down = (up + gain) / period, (down + loss) / period
+        else:
+            up, down = (up * (period - 1) + gain) / period, (down * (period - 1) + loss) / period
+        if down > 0.0:
+            rsi[t] = 100.0 - 100.0 / (1.0 + up / down)
+        elif up > 0.0:
+            rsi[t] = 100.0
+
+
+@numba.njit(nogil=True, cache=True)
+def rsi_targets(rsi, lower, upper, low, targets):  # type: ignore[no-untyped-def]
+    """+1 below `lower`, `low` above `upper`, else as before."""
+    target = 0
+    for t in range(len(targets)):
+        if rsi[t] < lower:
+            target = 1
+        elif rsi[t] > upper:
+            target = low
+        targets[t] = target
+
+
+@numba.njit(nogil=True, cache=True)
+def rolling_extreme(values, window, sign, queue, out):  # type: ignore[no-untyped-def]
+    """`out[t] = sign * max(sign * values[t-window .. t-1])` in one pass; NaN while there are fewer bars."""
+    head = tail = 0
+    for t in range(len(values)):
+        if t >= window:
+            while queue[head] < t - window:
+                head += 1
+            out[t] = values[queue[head]]
+        else:
+            out[t] = math.nan
+        while tail > head and sign * values[queue[tail - 1]] <= sign * values[t]:
+            tail -= 1
+        queue[tail] = t
+        tail += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def donchian_targets(closes, above, below, start, low, targets):  # type: ignore[no-untyped-def]
+    """+1 above the upper channel, `low` below the lower one, else as before; 0 before `start`."""
+    target = 0
+    for t in range(len(targets)):
+        if t >= start:
+            if closes[t] > above[t]:
+                target = 1
+            elif closes[t] < below[t]:
+                target = low
+        targets[t] = target
+
+
+def exact_sums(closes: NDArray[np.float64], longest: int) -> NDArray[Any]:
+    """Running sums, shape (bars + 1,), exact in millionths where the closes have up to six decimals.
+
+    As whole numbers in float64, which is faster, where products with the windows stay below 2^53; else in int64; else plain.
+    """
     scaled = np.round(closes * 1e6)
     exact = bool(np.all(np.abs(scaled / 1e6 - closes) <= np.abs(closes) * 1e-15))
-    fits = len(closes) and float(np.abs(scaled).max()) * max(len(closes), longest * longest) < 2**62
-    values = scaled.astype(np.int64) if exact and fits else closes
+    largest = float(np.abs(scaled).max(initial=0)) * max(len(closes), longest * longest)
+    values: NDArray[Any] = closes
+    if exact and largest < 2**62:
+        values = scaled if largest < 2**53 else scaled.astype(np.int64)
     return np.concatenate([np.zeros(1, values.dtype), np.cumsum(values)])
+
+
+@numba.njit(nogil=True, cache=True)
+def sma_chunk(  # type: ignore[no-untyped-def]
+    sums, opens, closes, fast, slow, low, next_open, commission, slippage, cash, lot, periods_per_year, out
+):
+    """A chunk of crossovers in one call that holds no interpreter; `out` has shape (n, 7)."""
+    targets = np.empty(len(closes), np.int8)
+    nothing, no_fills = np.empty(0), np.empty((0, 4))
+    for k in range(len(fast)):
+        sma_targets(sums, fast[k], slow[k], low, targets)
+        walk(
+            opens,
+            closes,
+            targets,
+            next_open,
+            commission,
+            slippage,
+            cash,
+            lot,
+            periods_per_year,
+            out[k],
+            nothing,
+            no_fills,
+        )
+
+
+@numba.njit(nogil=True, cache=True)
+def rsi_chunk(  # type: ignore[no-untyped-def]
+    opens, closes, order, period, lower, upper, low, next_open, commission, slippage, cash, lot, periods_per_year, out
+):
+    """A chunk of RSI reversions, in the `order` of their periods: each period's RSI is computed once."""
+    targets = np.empty(len(closes), np.int8)
+    rsi = np.empty(len(closes))
+    nothing, no_fills = np.empty(0), np.empty((0, 4))
+    last = -1
+    for k in order:
+        if period[k] != last:
+            wilder_rsi(closes, period[k], rsi)
+            last = period[k]
+        rsi_targets(rsi, lower[k], upper[k], low, targets)
+        walk(
+            opens,
+            closes,
+            targets,
+            next_open,
+            commission,
+            slippage,
+            cash,
+            lot,
+            periods_per_year,
+            out[k],
+            nothing,
+            no_fills,
+        )
+
+
+@numba.njit(nogil=True, cache=True)
+def donchian_chunk(  # type: ignore[no-untyped-def]
+    opens,
+    highs,
+    lows,
+    closes,
+    order,
+    entry,
+    leave,
+    low,
+    next_open,
+    commission,
+    slippage,
+    cash,
+    lot,
+    periods_per_year,
+    out,
+):
+    """A chunk of breakouts, in the `order` of their entry windows: each upper channel is computed once."""
+    targets = np.empty(len(closes), np.int8)
+    above, below, queue = np.empty(len(closes)), np.empty(len(closes)), np.empty(len(closes), np.int64)
+    nothing, no_fills = np.empty(0), np.empty((0, 4))
+    last_entry = last_leave = -1
+    for k in order:
+        if entry[k] != last_entry:
+            rolling_extreme(highs, entry[k], 1.0, queue, above)
+            last_entry = entry[k]
+        if leave[k] != last_leave:
+            rolling_extreme(lows, leave[k], -1.0, queue, below)
+            last_leave = leave[k]
+        donchian_targets(closes, above, below, max(entry[k], leave[k]), low, targets)
+        walk(
+            opens,
+            closes,
+            targets,
+            next_open,
+            commission,
+            slippage,
+            cash,
+            lot,
+            periods_per_year,
+            out[k],
+            nothing,
+            no_fills,
+        )

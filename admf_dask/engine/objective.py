@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from admf_dask.engine.config import BacktestConfig
 from admf_dask.engine.prices import Prices, read_prices
-from admf_dask.errors import EngineError, UnknownStrategy
+from admf_dask.engine.strategies import (
+    DonchianBreakout,
+    RsiReversion,
+    SmaCrossover,
+    Strategy,
+    check_targets,
+    get_strategy_class,
+)
+from admf_dask.errors import EngineError, NotSupported
 from admf_dask.objectives import BatchObjective
-from admf_dask.text import did_you_mean, join_words
-
-STRATEGIES: dict[str, tuple[str, ...]] = {"sma_crossover": ("fast", "slow")}
-"""Strategies that have a compiled kernel, and their parameters."""
-
-
-@dataclass(frozen=True)
-class BacktestConfig:
-    """How a backtest trades; the defaults are those of the semantics: long only, next open, no costs."""
-
-    direction: str = "long"
-    fill: str = "next_open"
-    commission: float = 0.0
-    slippage: float = 0.0
-    initial_cash: float = 1_000_000.0
-    periods_per_year: float | None = None
-    """Bars in a year, for the Sharpe ratio; None takes it from the spacing of the index."""
-
-    def __post_init__(self) -> None:
-        """Check the values. Raises EngineError naming the key."""
-        for key, known in (("direction", ("long", "long_short")), ("fill", ("next_open", "same_close"))):
-            if getattr(self, key) not in known:
-                raise EngineError(f"{key} must be {join_words(known, 'or')}, but is {getattr(self, key)!r}")
-        for key in ("commission", "slippage"):
-            if not 0 <= getattr(self, key) < 1:
-                raise EngineError(
-                    f"{key} must be a fraction from 0 to below 1 (0.001 is 0.1 %), but is {getattr(self, key)!r}"
-                )
-        if not 0 < self.initial_cash < float("inf"):
-            raise EngineError(f"initial_cash must be above 0, but is {self.initial_cash!r}")
-        if self.periods_per_year is not None and not self.periods_per_year > 0:
-            raise EngineError(f"periods_per_year must be above 0, but is {self.periods_per_year!r}")
+from admf_dask.text import did_you_mean
 
 
 class GridBacktest(BatchObjective):
@@ -54,65 +32,128 @@ class GridBacktest(BatchObjective):
     compiled this before; else the first call takes a few seconds.
     """
 
-    def __init__(self, strategy: str, prices: Any, config: BacktestConfig, rename: Mapping[str, str]) -> None:
+    def __init__(self, strategy: Any, prices: Any, config: BacktestConfig, rename: Mapping[str, str]) -> None:
         """Use `backtest_objective`."""
         super().__init__(_unused)
-        self.__name__ = strategy
+        self.__name__ = strategy if isinstance(strategy, str) else strategy.__name__
+        self.strategy_class = get_strategy_class(strategy)
         self.strategy, self.config, self.rename = strategy, config, dict(rename)
         self.prices: Prices = read_prices(prices)
         self.periods_per_year = config.periods_per_year or self.prices.periods_per_year
 
     def check_parameters(self, names: Any) -> None:
         """Raise EngineError, with the nearest name, unless `names` are the parameters of the strategy."""
-        taken = STRATEGIES[self.strategy]
-        given = [self.rename.get(name, name) for name in names]
-        for name in given:
-            if name not in taken:
-                raise EngineError(f"{name!r} is no parameter of {self.strategy}{did_you_mean(name, taken)}")
-        for name in taken:
-            if name not in given:
-                raise EngineError(
-                    f"{self.strategy} needs the parameter {name!r}, but the space has {', '.join(map(str, names))}"
-                )
+        self.strategy_class.check_parameters(self.__name__, {self.rename.get(name, name): None for name in names})
 
     def __call__(self, columns: Mapping[str, NDArray[Any]], *data: Any) -> dict[str, NDArray[np.float64]]:
         """Backtest one chunk."""
-        from admf_dask.engine.kernels import METRICS, exact_sums, sma_crossover
+        from admf_dask.engine.kernels import METRICS
 
         self.check_parameters(columns)
-        windows = {self.rename.get(name, name): _windows(name, column) for name, column in columns.items()}
-        fast, slow = windows["fast"], windows["slow"]
-        out = np.empty((len(METRICS), len(fast)))
+        named = {self.rename.get(name, name): column for name, column in columns.items()}
+        size = len(next(iter(named.values()))) if named else 1
+        out = np.empty((size, len(METRICS)))
+        chunk = _CHUNKS.get(self.strategy_class)
+        if chunk is None:
+            self._one_by_one(named, out)
+        else:
+            chunk(self, named, out)
+        return dict(zip(METRICS, np.ascontiguousarray(out.T), strict=True))
+
+    def _one_by_one(self, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
+        """Any strategy with vectorised targets, through the compiled book."""
+        from admf_dask.engine.kernels import walk
+
+        targets_of, prices = self.strategy_class.targets, self.prices
+        assert targets_of is not None
+        nothing, no_fills = np.empty(0), np.empty((0, 4))
+        for row in range(len(out)):
+            parameters = {name: _native(column[row]) for name, column in named.items()}
+            found = targets_of(prices, low=self.config.low, **parameters)
+            targets = check_targets(self.__name__, found, len(prices))
+            walk(prices.open, prices.close, targets, *self.settings, out[row], nothing, no_fills)
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """How the book is done, as the kernels take it."""
         config = self.config
-        longest = int(max(fast.max(initial=1), slow.max(initial=1)))
-        sma_crossover(
-            exact_sums(self.prices.close, longest), self.prices.open, self.prices.close, fast, slow,
-            0.0 if config.direction == "long" else -1.0, config.fill == "next_open", config.commission, config.slippage,
-            float(config.initial_cash), float(self.periods_per_year), out,
+        return (
+            config.fill == "next_open", config.commission, config.slippage, float(config.initial_cash), float(config.lot_size),
+            float(self.periods_per_year),
         )  # fmt: skip
-        return dict(zip(METRICS, out, strict=True))
 
     def identity_parts(self) -> Mapping[str, Any]:
         """Strategy, prices and each setting."""
         settings = {f"the setting {name}": value for name, value in asdict(self.config).items()}
-        return {"the strategy": self.strategy, "the prices": self.prices, "the names": self.rename, **settings}
+        return {"the strategy": self.strategy_class, "the prices": self.prices, "the names": self.rename, **settings}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Prices travel as two arrays."""
         return GridBacktest, (self.strategy, self.prices, self.config, self.rename)
 
 
+def _sma_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
+    from admf_dask.engine.kernels import exact_sums, sma_chunk
+
+    fast, slow = _windows("fast", named["fast"]), _windows("slow", named["slow"])
+    longest = int(max(fast.max(initial=1), slow.max(initial=1)))
+    prices = objective.prices
+    sums = exact_sums(prices.close, longest)
+    sma_chunk(sums, prices.open, prices.close, fast, slow, objective.config.low, *objective.settings, out)
+
+
+def _rsi_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
+    from admf_dask.engine.kernels import rsi_chunk
+
+    period, prices = _windows("period", named["period"]), objective.prices
+    bounds = [np.asarray(named[name], np.float64) for name in ("lower", "upper")]
+    order = np.argsort(period, kind="stable")
+    rsi_chunk(prices.open, prices.close, order, period, *bounds, objective.config.low, *objective.settings, out)
+
+
+def _donchian_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
+    from admf_dask.engine.kernels import donchian_chunk
+
+    entry, leave, prices = _windows("entry", named["entry"]), _windows("exit", named["exit"]), objective.prices
+    order = np.lexsort((leave, entry))
+    donchian_chunk(
+        prices.open,
+        prices.high,
+        prices.low,
+        prices.close,
+        order,
+        entry,
+        leave,
+        objective.config.low,
+        *objective.settings,
+        out,
+    )
+
+
+_CHUNKS: dict[type[Strategy], Any] = {
+    SmaCrossover: _sma_chunk,
+    RsiReversion: _rsi_chunk,
+    DonchianBreakout: _donchian_chunk,
+}
+"""Strategies that have a kernel over whole chunks."""
+
+
 def backtest_objective(
-    strategy: str, prices: Any, *, rename: Mapping[str, str] | None = None, **config: Any
+    strategy: Any, prices: Any, *, rename: Mapping[str, str] | None = None, **config: Any
 ) -> GridBacktest:
     """An objective for `ParallelOptimizer` that backtests `strategy` with the compiled engine.
 
-    `prices` is a DataFrame with open, high, low and close (any case) and an ascending, unique index. `config` takes
-    direction, fill, commission, slippage, initial_cash and periods_per_year. `rename` maps names of the space to names of the
+    `strategy` is a registered name, `package.module:ClassName`, or a subclass of `Strategy` with vectorised `targets`.
+
+    `prices` is a DataFrame with open, high, low and close (any case) and an ascending, unique index. `config` takes direction,
+    fill, commission, slippage, initial_cash, lot_size and periods_per_year. `rename` maps names of the space to names of the
     strategy's parameters. Raises UnknownStrategy, EngineError (settings) or DataError (prices) with what to type instead.
     """
-    if strategy not in STRATEGIES:
-        raise UnknownStrategy(f"no strategy {strategy!r} is registered{did_you_mean(strategy, STRATEGIES)}")
+    if get_strategy_class(strategy).targets is None:
+        raise NotSupported(
+            f"{strategy!r} has no vectorised targets, so the compiled engine cannot run it; use run_parallel_backtests(..., "
+            "engine='event')"
+        )
     known = BacktestConfig.__dataclass_fields__
     for key in config:
         if key not in known:
@@ -124,6 +165,10 @@ def _windows(name: str, column: NDArray[Any]) -> NDArray[np.int64]:
     if column.dtype.kind not in "iu" or (len(column) and column.min() < 1):
         raise EngineError(f"{name!r} counts bars, so it must be a whole number of at least 1")
     return column.astype(np.int64)
+
+
+def _native(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _unused(columns: Any) -> Any:

@@ -15,23 +15,45 @@ SECONDS_PER_YEAR = 365.25 * 86400
 TRADING_DAYS = 252.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prices:
-    """Opens and closes, float64 of shape (bars,), and how many bars make a year."""
+    """Bars of one symbol: float64 arrays of shape (bars,), the index, and how many bars make a year."""
 
     open: NDArray[np.float64]
+    high: NDArray[np.float64]
+    low: NDArray[np.float64]
     close: NDArray[np.float64]
+    index: Any
     periods_per_year: float
+    symbol: str = ""
+
+    def __len__(self) -> int:
+        """Number of bars."""
+        return len(self.close)
+
+    def until(self, stop: int) -> Prices:
+        """The first `stop` bars."""
+        arrays = (self.open[:stop], self.high[:stop], self.low[:stop], self.close[:stop])
+        return Prices(*arrays, self.index[:stop], self.periods_per_year, self.symbol)
 
 
-def read_prices(table: Any) -> Prices:
+def read_prices(table: Any, symbol: str = "") -> Prices:
     """Check a DataFrame of OHLC prices and take what the engine needs.
 
     Raises DataError naming column and row for a missing column, an index that is not ascending and unique, and a price that
-    is missing, infinite or not positive.
+    is missing, infinite or not positive; with `symbol`, that too.
     """
     if isinstance(table, Prices):
         return table
+    try:
+        return _read(table, symbol)
+    except DataError as error:
+        if not symbol:
+            raise
+        raise DataError(f"{symbol}: {error}") from None
+
+
+def _read(table: Any, symbol: str) -> Prices:
     if not hasattr(table, "columns") or not hasattr(table, "index"):
         raise DataError(
             f"prices must be a DataFrame with the columns open, high, low and close, but are {type(table).__name__}"
@@ -46,7 +68,8 @@ def read_prices(table: Any) -> Prices:
             f"the index of prices must be ascending without repeats, but row {at} ({table.index[at]}) follows "
             f"{table.index[at - 1]}; write prices.sort_index() and drop duplicates"
         )
-    return Prices(arrays["open"], arrays["close"], _periods_per_year(table.index))
+    columns = (arrays["open"], arrays["high"], arrays["low"], arrays["close"])
+    return Prices(*columns, table.index, _periods_per_year(table.index), symbol)
 
 
 def _column(table: Any, lowered: dict[str, Any], name: str) -> NDArray[np.float64]:

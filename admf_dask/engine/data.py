@@ -1,0 +1,196 @@
+"""Bars for the engine: `DataHandler`, the contract, and `FrameDataHandler` over DataFrames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from admf_dask.engine.events import BarEvent
+from admf_dask.engine.prices import Prices, read_prices
+from admf_dask.errors import DataError
+from admf_dask.text import did_you_mean, join_words
+
+
+class DataHandler(Protocol):
+    """Delivers bars in the order of time, and lets nobody see one that was not delivered."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What it has bars of."""
+
+    def next_bar(self) -> BarEvent | None:
+        """The next bar of any symbol; None at the end."""
+
+    def latest(self, symbol: str, n: int = 1) -> Sequence[BarEvent]:
+        """The last n bars delivered, the newest last; fewer where there are fewer."""
+
+    def reset(self) -> None:
+        """Begin again."""
+
+    def clone(self) -> Self:
+        """Another cursor over the same bars."""
+
+
+class FrameDataHandler:
+    """Bars of one or many symbols from DataFrames, merged by time; equal times in the order of the symbols.
+
+    Frames need open, high, low and close (any case) and an ascending, unique index; they are checked once, and `clone()` shares
+    the arrays. A cursor belongs to one thread.
+    """
+
+    def __init__(self, frames: Any, symbol: str = "") -> None:
+        """`frames`: a mapping symbol -> DataFrame, or one DataFrame (of `symbol`). Raises DataError naming symbol and row."""
+        tables = frames if isinstance(frames, Mapping) else {symbol: frames}
+        if not tables:
+            raise DataError("a data handler needs bars of at least one symbol, but the mapping is empty")
+        self._prices = {str(name): read_prices(table, str(name)) for name, table in tables.items()}
+        self._order = _merge(list(self._prices.values()))
+        self.reset()
+
+    @classmethod
+    def from_csv(cls, path: Any, symbol: str = "", **options: Any) -> Self:
+        """From a CSV file: `columns={"Px Last": "close"}`, `date_column="day"`, `date_format="%d.%m.%Y"`, `tz="UTC"`."""
+        return cls({symbol or _stem(path): _read(path, "csv", **options)})
+
+    @classmethod
+    def from_parquet(cls, path: Any, symbol: str = "", **options: Any) -> Self:
+        """From a Parquet file, with the options of `from_csv`."""
+        return cls({symbol or _stem(path): _read(path, "parquet", **options)})
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What it has bars of."""
+        return tuple(self._prices)
+
+    def prices(self, symbol: str | None = None) -> Prices:
+        """The arrays of a symbol; of the only one when none is named. Raises DataError with the nearest name."""
+        if symbol is None and len(self._prices) == 1:
+            return next(iter(self._prices.values()))
+        if symbol is None:
+            raise DataError(
+                f"there are {len(self._prices)} symbols ({join_words(self.symbols)}); say which one with `symbol`"
+            )
+        if symbol in self._prices:
+            return self._prices[symbol]
+        if self.symbols == ("",):
+            return self._prices[""]
+        raise DataError(
+            f"there are no bars of {symbol!r}{did_you_mean(symbol, self.symbols)}; there is {join_words(self.symbols)}"
+        )
+
+    def only(self, symbol: str | None) -> FrameDataHandler:
+        """A handler of one symbol that shares the arrays."""
+        prices = self.prices(symbol)
+        return self._with({prices.symbol: prices})
+
+    def clone(self) -> Self:
+        """Another cursor over the same arrays."""
+        return self._with(self._prices)
+
+    def _with(self, prices: dict[str, Prices]) -> Self:
+        other = type(self).__new__(type(self))
+        other._prices = prices
+        other._order = self._order if prices is self._prices else _merge(list(prices.values()))
+        other.reset()
+        return other
+
+    def reset(self) -> None:
+        """Begin again."""
+        self._at = 0
+        self._delivered = dict.fromkeys(self._prices, 0)
+        self._bars: Iterator[BarEvent] = self._deliver()
+
+    def next_bar(self) -> BarEvent | None:
+        """The next bar of any symbol; None at the end."""
+        return next(self._bars, None)
+
+    def _deliver(self) -> Iterator[BarEvent]:
+        symbols = list(self._prices)
+        columns = [
+            (p.open.tolist(), p.high.tolist(), p.low.tolist(), p.close.tolist(), list(p.index))
+            for p in self._prices.values()
+        ]
+        for which, at in zip(*(part.tolist() for part in self._order), strict=True):
+            opens, highs, lows, closes, times = columns[which]
+            self._delivered[symbols[which]] = at + 1
+            yield BarEvent(
+                symbols[which], times[at], at, opens[at], highs[at], lows[at], closes[at], at + 1 == len(closes)
+            )
+
+    def latest(self, symbol: str, n: int = 1) -> list[BarEvent]:
+        """The last n bars delivered, the newest last; fewer where there are fewer."""
+        prices, stop = self.prices(symbol), self._delivered[symbol]
+        return [
+            BarEvent(
+                symbol, prices.index[at], at, float(prices.open[at]), float(prices.high[at]), float(prices.low[at]),
+                float(prices.close[at]), at + 1 == len(prices),
+            )
+            for at in range(max(0, stop - n), stop)
+        ]  # fmt: skip
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A cursor that travels begins again."""
+        return {"prices": self._prices}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """On arrival."""
+        self._prices = state["prices"]
+        self._order = _merge(list(self._prices.values()))
+        self.reset()
+
+
+def _merge(prices: list[Prices]) -> tuple[Any, Any]:
+    """Which symbol, and which of its bars, comes when: two arrays of shape (all bars,)."""
+    which = np.concatenate([np.full(len(one), place) for place, one in enumerate(prices)])
+    at = np.concatenate([np.arange(len(one)) for one in prices])
+    if len(prices) == 1:
+        return which, at
+    import pandas as pd
+
+    try:
+        times = np.concatenate([pd.Index(one.index).to_numpy() for one in prices])
+        order = np.lexsort((which, times))
+    except TypeError as error:
+        raise DataError(
+            f"bars of several symbols are merged by time, so their indices must be comparable: {error}"
+        ) from error
+    return which[order], at[order]
+
+
+def _stem(path: Any) -> str:
+    return str(os.path.splitext(os.path.basename(os.fspath(path)))[0])
+
+
+def _read(
+    path: Any,
+    kind: str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    date_column: str | None = None,
+    date_format: str | None = None,
+    tz: str | None = None,
+) -> Any:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"the bars in {path} cannot be read: {error}") from error
+    table = table.rename(columns=dict(columns or {}))
+    if date_column is None and kind == "csv":
+        date_column = next(
+            (name for name in table.columns if str(name).lower() in ("date", "time", "datetime", "timestamp")), None
+        )
+    if date_column is None:
+        return table
+    if date_column not in table.columns:
+        raise DataError(f"{path} has no column {date_column!r}{did_you_mean(date_column, map(str, table.columns))}")
+    try:
+        times = pd.to_datetime(table[date_column], format=date_format)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"the dates in column {date_column!r} of {path} cannot be read: {error}") from error
+    table = table.drop(columns=date_column).set_index(pd.DatetimeIndex(times, name=date_column))
+    return table.tz_localize(tz) if tz else table

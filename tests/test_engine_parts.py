@@ -1,0 +1,247 @@
+"""The parts of the event-driven engine: container, bus, data, registry, and what they say about bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from admf_dask import DataError, EngineError, NotSupported, UnknownStrategy, datasets
+from admf_dask.engine import (
+    BacktestConfig,
+    BacktestCoordinator,
+    BarEvent,
+    Container,
+    EventBus,
+    FillEvent,
+    FrameDataHandler,
+    Strategy,
+    StrategyConfig,
+    coordinator_for,
+    get_strategy_class,
+    register_strategy,
+    run_compiled,
+)
+
+
+def frame(closes: list[float], start: str = "2020-01-01", freq: str = "D") -> pd.DataFrame:
+    index = pd.date_range(start, periods=len(closes), freq=freq)
+    return pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), closes), index=index)
+
+
+# -- container ---------------------------------------------------------------------------------------------------------
+
+
+class Engine:
+    pass
+
+
+class Car:
+    def __init__(self, engine: Engine, wheels: int = 4) -> None:
+        self.engine, self.wheels = engine, wheels
+
+
+def test_constructors_get_what_they_ask_for_by_name() -> None:
+    container = Container()
+    container.register_class("engine", Engine)
+    container.register_class("car", Car)
+    assert container.resolve("car").engine is container.resolve("engine")
+    assert container.resolve("car").wheels == 4
+    container.register_instance("wheels", 3)
+    container.register_factory("fresh", lambda engine, wheels: Car(engine, wheels), singleton=False)
+    assert container.resolve("fresh") is not container.resolve("fresh")
+    assert container.resolve("fresh").wheels == 3
+    other = container.copy()
+    assert other.resolve("car") is not container.resolve("car")
+    assert other.resolve("wheels") == 3
+
+
+def test_missing_names_and_circles_are_named() -> None:
+    container = Container()
+    container.register_class("car", Car)
+    with pytest.raises(EngineError, match="'engine', which 'car' asks for, is not registered; known: car"):
+        container.resolve("car")
+    container.register_class("engine", Engine)
+    with pytest.raises(EngineError, match="'engin' is not registered; did you mean 'engine'"):
+        container.resolve("engin")
+    container.register_factory("a", lambda b: b)
+    container.register_factory("b", lambda a: a)
+    with pytest.raises(EngineError, match="circle: a -> b -> a"):
+        container.resolve("a")
+    with pytest.raises(EngineError, match="a class or a function"):
+        container.register_class("c", 3)  # type: ignore[arg-type]
+
+
+# -- bus ---------------------------------------------------------------------------------------------------------------
+
+
+def test_handlers_hear_their_events_in_the_order_of_registration() -> None:
+    bus, heard = EventBus(), []
+    bus.subscribe(BarEvent, lambda event: heard.append(("first", event.index)))
+    bus.subscribe(BarEvent, lambda event: heard.append(("second", event.index)))
+    bus.subscribe(FillEvent, lambda event: heard.append(("fill", event.index)))
+    bus.publish(BarEvent("A", 0, 7, 1.0, 1.0, 1.0, 1.0))
+    assert heard == [("first", 7), ("second", 7)]
+    bus.reset()
+    bus.publish(BarEvent("A", 0, 8, 1.0, 1.0, 1.0, 1.0))
+    assert len(heard) == 2
+
+
+def test_an_error_reaches_the_publisher_with_the_event() -> None:
+    bus = EventBus()
+
+    def fail(event: Any) -> None:
+        raise LookupError("no")
+
+    bus.subscribe(BarEvent, fail)
+    with pytest.raises(LookupError) as caught:
+        bus.publish(BarEvent("A", 0, 7, 1.0, 1.0, 1.0, 1.0))
+    assert "BarEvent(symbol='A'" in caught.value.__notes__[0]
+    bus.unsubscribe(BarEvent, fail)
+    with pytest.raises(ValueError, match="is not subscribed to BarEvent"):
+        bus.unsubscribe(BarEvent, fail)
+    with pytest.raises(TypeError, match="by their class"):
+        bus.subscribe("bar", fail)  # type: ignore[arg-type]
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def test_symbols_are_merged_by_time_and_the_future_is_not_there() -> None:
+    handler = FrameDataHandler({"A": frame([1.0, 2.0, 3.0]), "B": frame([5.0, 6.0], start="2020-01-02")})
+    seen = []
+    while (bar := handler.next_bar()) is not None:
+        seen.append((bar.symbol, bar.close))
+        assert [b.close for b in handler.latest(bar.symbol, 10)][-1] == bar.close
+    assert seen == [("A", 1.0), ("A", 2.0), ("B", 5.0), ("A", 3.0), ("B", 6.0)]
+    assert [b.close for b in handler.latest("A", 2)] == [2.0, 3.0]
+    clone = handler.clone()
+    assert clone.next_bar() is not None
+    assert len(clone.latest("A", 10)) == 1, "its own cursor"
+    assert clone.prices("A").close is handler.prices("A").close, "the same arrays"
+    handler.reset()
+    first = handler.next_bar()
+    assert first is not None
+    assert first.close == 1.0
+    assert handler.latest("B", 3) == []
+
+
+def test_files_are_read_with_their_own_columns_and_dates(tmp_path: Path) -> None:
+    table = frame([1.0, 2.0]).rename(columns={"close": "Px Last"}).reset_index(names="day")
+    table["day"] = table["day"].dt.strftime("%d.%m.%Y")
+    table.to_csv(tmp_path / "ABC.csv", index=False)
+    options: dict[str, Any] = {
+        "columns": {"Px Last": "close"},
+        "date_column": "day",
+        "date_format": "%d.%m.%Y",
+        "tz": "UTC",
+    }
+    handler = FrameDataHandler.from_csv(tmp_path / "ABC.csv", **options)
+    assert handler.symbols == ("ABC",)
+    assert str(handler.prices().index.tz) == "UTC"
+    frame([1.0, 2.0]).to_parquet(tmp_path / "x.parquet")
+    assert len(FrameDataHandler.from_parquet(tmp_path / "x.parquet", "X").prices("X")) == 2
+    with pytest.raises(DataError, match="cannot be read"):
+        FrameDataHandler.from_csv(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="the dates in column 'day'"):
+        FrameDataHandler.from_csv(tmp_path / "ABC.csv", **{**options, "date_format": "%Y"})
+
+
+def test_bad_prices_are_named_with_symbol_and_row() -> None:
+    good = frame([1.0, 2.0, 3.0])
+    with pytest.raises(DataError, match=r"ABC: the index of prices must be ascending .* row 1"):
+        FrameDataHandler({"ABC": good.iloc[::-1]})
+    with pytest.raises(DataError, match=r"ABC: .*'high' is -1.0 in row 1"):
+        FrameDataHandler({"ABC": good.assign(high=[1.0, -1.0, 3.0])})
+    with pytest.raises(DataError, match=r"must have a column 'close'"):
+        FrameDataHandler(good.drop(columns="close"))
+    with pytest.raises(DataError, match="there are no bars of 'ABD'; did you mean 'ABC'"):
+        FrameDataHandler({"ABC": good, "X": good}).prices("ABD")
+    with pytest.raises(DataError, match="say which one"):
+        FrameDataHandler({"ABC": good, "X": good}).prices()
+    with pytest.raises(DataError, match="empty"):
+        FrameDataHandler({})
+
+
+# -- strategies and configs --------------------------------------------------------------------------------------------
+
+
+def test_names_are_found_and_unknown_ones_answered_with_the_closest() -> None:
+    assert get_strategy_class("admf_dask.engine.strategies:SmaCrossover") is get_strategy_class("sma_crossover")
+    with pytest.raises(UnknownStrategy, match="did you mean 'sma_crossover'"):
+        get_strategy_class("sma_crosover")
+    with pytest.raises(UnknownStrategy, match="cannot be loaded"):
+        get_strategy_class("no.such.module:Thing")
+    with pytest.raises(UnknownStrategy, match="not a subclass"):
+        get_strategy_class("pathlib:Path")
+    with pytest.raises(EngineError, match="is taken by"):
+
+        @register_strategy("sma_crossover")
+        class Other(Strategy):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"class": "sma_crossover", "parameters": {"slw": 2}}, "'slw' is no parameter .*; did you mean 'slow'"),
+        ({"class": "sma_crossover", "parameters": {"fast": 1}}, "needs the parameter 'slow'"),
+        ({"class": "sma_crossover", "parameters": {"fast": 0, "slow": 2}}, "at least 1, but is 0"),
+        ({"class": "sma_crossover", "comission": 0.1}, "'comission' is not a key .*did you mean 'commission'"),
+        ({"parameters": {}}, "needs `class`"),
+        ({"class": "buy_and_hold", "commission": -0.1}, "commission must be a fraction"),
+        ({"class": "buy_and_hold", "commission": float("inf")}, "commission must be a fraction"),
+        ({"class": "buy_and_hold", "slippage": "much"}, "slippage must be a number"),
+        ({"class": "buy_and_hold", "lot_size": -1}, "lot_size must be at least 0"),
+        ({"class": "buy_and_hold", "fill": "open"}, "fill must be next_open or same_close"),
+        ([1], "must be a mapping"),
+    ],
+)  # fmt: skip
+def test_wrong_configs_are_named_by_key(config: Any, words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        run_compiled(config, frame([1.0, 2.0, 3.0]))
+
+
+def test_configs_round_trip_and_rename() -> None:
+    config = StrategyConfig.from_mapping(
+        {"class": "sma_crossover", "parameters": {"fast_window": 2, "slow": 3}}, rename={"fast_window": "fast"}
+    )
+    assert config.parameters == {"fast": 2, "slow": 3}
+    assert StrategyConfig.from_mapping(config.to_mapping()) == config
+
+
+def test_a_coordinator_is_put_together_by_hand_too() -> None:
+    container = Container()
+    container.register_instance("data_handler", FrameDataHandler(datasets.load_prices("FB"), "FB"))
+    container.register_instance("settings", BacktestConfig(commission=0.001))
+    container.register_class("fast", lambda: 5)  # type: ignore[arg-type]
+    container.register_instance("slow", 20)
+    container.register_class("strategy", get_strategy_class("sma_crossover"))
+    result = BacktestCoordinator(container).run()
+    assert result["n_fills"] > 0
+    assert result.engine == "event"
+
+
+def test_what_an_engine_cannot_do_is_said() -> None:
+    class OnlyVector(Strategy):
+        @staticmethod
+        def targets(bars: Any, *, low: int = 0) -> Any:
+            return [2] * len(bars)
+
+    class OnlyEvents(Strategy):
+        def __init__(self) -> None:
+            pass
+
+        def on_bar(self, bar: BarEvent) -> int:
+            return 5
+
+    with pytest.raises(NotSupported, match="has no on_bar"):
+        coordinator_for({"class": OnlyVector}, frame([1.0, 2.0]))
+    with pytest.raises(NotSupported, match="has no vectorised targets"):
+        run_compiled({"class": OnlyEvents}, frame([1.0, 2.0]))
+    with pytest.raises(EngineError, match="a target must be -1, 0 or"):
+        run_compiled({"class": OnlyVector}, frame([1.0, 2.0]))
+    with pytest.raises(EngineError, match="a target must be -1, 0 or"):
+        coordinator_for({"class": OnlyEvents}, frame([1.0, 2.0])).run()
