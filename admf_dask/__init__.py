@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ROOMS: dict[str, tuple[str, ...]] = {
+    "backtests": ("run_parallel_backtests",),
     "config": ("ParallelConfig",),
     "engine": ("backtest_objective",),
     "errors": (
@@ -76,6 +77,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from admf_dask import datasets, engine
+    from admf_dask.backtests import run_parallel_backtests
     from admf_dask.config import ParallelConfig
     from admf_dask.engine import backtest_objective
     from admf_dask.errors import (

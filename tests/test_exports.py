@@ -56,6 +56,7 @@ PUBLIC = [
     "datasets",
     "engine",
     "run_isolated_process",
+    "run_parallel_backtests",
 ]
 
 

@@ -1,0 +1,152 @@
+"""Many configs, in parallel, on real prices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from admf_dask import DataError, EngineError, ParameterSpace, Session, TaskError, datasets, run_parallel_backtests
+from admf_dask.backtests import EqualResultsWarning
+from admf_dask.engine import FrameDataHandler, Strategy, run_event
+from admf_dask.runtime import FailedItemsWarning
+
+
+@pytest.fixture(scope="module")
+def data() -> FrameDataHandler:
+    return FrameDataHandler({symbol: datasets.load_prices(symbol).iloc[-400:] for symbol in ("AAPL", "IBM")})
+
+
+CONFIGS: list[dict[str, Any]] = [
+    {"class": "sma_crossover", "parameters": {"fast": 5, "slow": 20}, "symbol": "AAPL", "commission": 0.001},
+    {"class": "rsi_reversion", "parameters": {"period": 14, "lower": 30, "upper": 70}, "symbol": "IBM"},
+    {
+        "class": "donchian_breakout",
+        "parameters": {"entry": 20, "exit": 10},
+        "symbol": "AAPL",
+        "direction": "long_short",
+    },
+    {"class": "buy_and_hold", "symbol": "IBM", "fill": "same_close"},
+]
+
+
+class OnTuesdays(Strategy):
+    """A strategy that only events can run."""
+
+    def __init__(self) -> None:
+        """Nothing to set."""
+
+    def on_bar(self, bar: Any) -> int:
+        return int(bar.time.dayofweek == 1)
+
+
+def test_results_are_in_config_order_and_equal_to_single_runs(any_session: Session, data: FrameDataHandler) -> None:
+    results = run_parallel_backtests(CONFIGS, data, session=any_session, progress=False)
+    assert len(results) == 4
+    for config, result in zip(CONFIGS, results, strict=True):
+        alone = run_event(config, data)
+        np.testing.assert_allclose(result.equity, alone.equity, rtol=1e-9)
+        assert result.engine == "compiled"
+        assert result.why.endswith("states its targets over arrays")
+    frame = results.frame
+    assert frame["class"].tolist() == [config["class"] for config in CONFIGS]
+    assert frame.loc[0, "final_equity"] == results[0]["final_equity"]
+    assert frame["error"].isna().all()
+    assert results.equity.shape == (400, 4)
+    assert results.equity_of(frame.nlargest(2, "sharpe_ratio").index).shape == (400, 2)
+
+
+def test_the_event_engine_where_the_compiled_one_cannot(process_session: Session, data: FrameDataHandler) -> None:
+    configs = [{"class": OnTuesdays, "symbol": "AAPL"}, CONFIGS[0]]
+    results = run_parallel_backtests(configs, data, session=process_session, progress=False)
+    assert [result.engine for result in results] == ["event", "compiled"]
+    assert results[0].why == "OnTuesdays has no vectorised targets"
+    assert results[0]["n_trades"] > 50
+    assert len(results[0].trades) == results[0]["n_trades"]
+    events = run_parallel_backtests(CONFIGS, data, session=process_session, engine="event", progress=False)
+    assert {result.engine for result in events} == {"event"}
+
+
+def test_a_config_that_fails_is_a_failed_row(inline_session: Session, data: FrameDataHandler) -> None:
+    wrong = [
+        CONFIGS[0],
+        {"class": "sma_crosover", "parameters": {"fast": 5, "slow": 20}, "symbol": "AAPL"},
+        {"class": "sma_crossover", "parameters": {"fast_window": 5, "slow": 20}, "symbol": "AAPL"},
+        {"class": "buy_and_hold", "symbol": "IBN"},
+    ]
+    with pytest.warns(FailedItemsWarning, match="3 of 4"):
+        results = run_parallel_backtests(wrong, data, session=inline_session, progress=False)
+    assert results.failures["error_type"].tolist() == ["UnknownStrategy", "EngineError", "DataError"]
+    assert "did you mean 'IBM'" in results.frame.loc[3, "error"]
+    assert len(results.ok) == 1
+    with pytest.raises(DataError, match="no bars of 'IBN'"):
+        _ = results[3]
+    renamed = run_parallel_backtests(
+        wrong[2:3], data, session=inline_session, rename={"fast_window": "fast"}, progress=False
+    )
+    assert renamed[0].config["parameters"] == {"fast": 5, "slow": 20}
+    with pytest.raises(TaskError, match="all 1 items failed"):
+        run_parallel_backtests(wrong[3:], data, session=inline_session, progress=False)
+
+
+def test_a_space_times_symbols(inline_session: Session, data: FrameDataHandler) -> None:
+    space = ParameterSpace({"fast": [2, 5, 30], "slow": [20, 40]}, constraints=["fast < slow"])
+    config = {"class": "sma_crossover", "parameters": space, "symbols": "all"}
+    results = run_parallel_backtests(config, data, session=inline_session, progress=False)
+    assert len(results) == 2 * 5
+    assert results.frame["symbol"].tolist() == ["AAPL"] * 5 + ["IBM"] * 5
+    assert results.frame.groupby(["fast", "slow"]).size().tolist() == [2] * 5
+
+
+def test_a_file_of_configs(inline_session: Session, data: FrameDataHandler, tmp_path: Path) -> None:
+    (tmp_path / "configs.yaml").write_text(yaml.safe_dump({"configs": CONFIGS}, sort_keys=False))
+    from_file = run_parallel_backtests(tmp_path / "configs.yaml", data, session=inline_session, progress=False)
+    direct = run_parallel_backtests(CONFIGS, data, session=inline_session, progress=False)
+    pd.testing.assert_frame_equal(from_file.frame.drop(columns="seconds"), direct.frame.drop(columns="seconds"))
+
+
+def test_a_sweep_without_effect_says_so(inline_session: Session, data: FrameDataHandler) -> None:
+    configs = [{"class": "buy_and_hold", "symbol": "IBM", "direction": d} for d in ("long", "long_short")]
+    with pytest.warns(EqualResultsWarning, match="all 2 backtests gave the same result"):
+        run_parallel_backtests(configs, data, session=inline_session, progress=False)
+
+
+def test_a_journal_goes_on(inline_session: Session, data: FrameDataHandler, tmp_path: Path) -> None:
+    run_parallel_backtests(CONFIGS[:2], data, session=inline_session, journal=tmp_path / "j", progress=False)
+    results = run_parallel_backtests(CONFIGS, data, session=inline_session, journal=tmp_path / "j", progress=False)
+    assert len(results) == 4
+    from admf_dask import Journal
+
+    assert Journal(tmp_path / "j").status().recalled == 2
+
+
+@pytest.mark.parametrize(
+    ("configs", "options", "words"),
+    [
+        ([], {}, "is empty"),
+        (5, {}, "must be a list of mappings"),
+        (["sma_crossover"], {}, "must be a mapping with `class`"),
+        (CONFIGS, {"engine": "compile"}, "did you mean 'compiled'"),
+    ],
+)
+def test_what_concerns_all_is_refused_before_the_start(
+    inline_session: Session, data: FrameDataHandler, configs: Any, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(EngineError, match=words):
+        run_parallel_backtests(configs, data, session=inline_session, progress=False, **options)
+
+
+def test_without_a_session_it_opens_its_own() -> None:
+    frame = datasets.load_prices("FB")
+    results = run_parallel_backtests(
+        [{"class": "buy_and_hold"}, {"class": "buy_and_hold", "commission": 0.01}],
+        frame,
+        workers=2,
+        mode="thread",
+        progress=False,
+    )
+    assert results[0]["final_equity"] > results[1]["final_equity"]
