@@ -45,6 +45,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "progress": ("ParallelProgress",),
     "resources": ("Layout", "Machine", "ResourceManager"),
     "runtime": ("Outcomes", "Session"),
+    "symbols": ("ParallelDataProcessor",),
     "space": ("Choice", "FloatRange", "IntRange", "LogRange"),
 }
 _DOORS = ("datasets", "engine")
@@ -111,3 +112,4 @@ if TYPE_CHECKING:
     from admf_dask.resources import Layout, Machine, ResourceManager
     from admf_dask.runtime import Outcomes, Session
     from admf_dask.space import Choice, FloatRange, IntRange, LogRange
+    from admf_dask.symbols import ParallelDataProcessor

@@ -32,6 +32,7 @@ PUBLIC = [
     "Outcome",
     "Outcomes",
     "ParallelConfig",
+    "ParallelDataProcessor",
     "ParallelOptimizer",
     "ParallelProgress",
     "ParameterSpace",

@@ -28,6 +28,31 @@ def grid_bag(grid: Combinable, npartitions: int | None) -> Bag:
     return dask.bag.from_delayed(_delayed(_allowed_rows, grid, npartitions, "combinations"))
 
 
+def list_bag(items: list[Any], label: str) -> Bag:
+    """Any items as a bag; a partition is an index range, and the items are one node of the graph."""
+    import dask.bag
+
+    return dask.bag.from_delayed(_delayed(_slice, items, None, label))
+
+
+def _slice(start: int, stop: int, items: list[Any]) -> list[Any]:
+    return items[start:stop]
+
+
+def frame_of(readers: dict[str, Callable[[], Any]]) -> Any:
+    """One `dask.dataframe` with a partition for each reader; the first is read now, for its columns."""
+    import dask.dataframe
+
+    if not readers:
+        raise ValueError("there is no result to make a dask DataFrame of")
+    meta = next(iter(readers.values()))().iloc[:0]
+    return dask.dataframe.from_map(_call, list(readers.values()), meta=meta, label="symbols")
+
+
+def _call(reader: Callable[[], Any]) -> Any:
+    return reader()
+
+
 def delayed_chunks(evaluator: ScoreEvaluator, npartitions: int | None) -> list[Delayed]:
     """The chunks of a sweep as delayed DataFrames."""
     return _delayed(_score_frame, evaluator, npartitions, "optimize", total=len(evaluator.items))
