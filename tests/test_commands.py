@@ -280,3 +280,65 @@ def test_a_folder_of_another_study_is_refused_until_told_otherwise(
 def test_status_of_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(tmp_path)]) == 2
     assert "there is no journal in" in capsys.readouterr().err
+
+
+BACKTESTS = """
+data: {FB: null, X: {file: x.csv, date_column: day}}
+configs:
+  - {class: sma_crossover, parameters: {fast: 5, slow: 20}, symbol: FB, commission: 0.001}
+  - {class: rsi_reversion, parameters: {period: 5, lower: 30, upper: 70}, symbol: X}
+  - {class: sma_crossover, parameters: {fast: 5, slw: 20}, symbol: FB}
+parallel: {mode: thread, max_workers: 1, dashboard: null}
+"""
+
+
+def test_a_file_of_backtests_runs_and_names_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    datasets.load_prices("IBM").iloc[-100:].rename_axis("day").to_csv("x.csv")
+    path, out = write(tmp_path, BACKTESTS), tmp_path / "out"
+    assert main(["backtest", path, "--out", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert "did you mean 'slow'" in printed.err
+    assert re.search(r"sma_crossover +FB", printed.out)
+    table = pd.read_parquet(out / "backtests.parquet")
+    assert table["symbol"].tolist() == ["FB", "X", "FB"]
+    assert table["error"].notna().tolist() == [False, False, True]
+    assert main(["backtest", write(tmp_path, BACKTESTS.replace("configs:", "config:")), "--out", str(out)]) == 2
+    assert main(["status", str(out)]) == 1
+
+
+def test_symbols_are_processed_from_a_shell_and_failures_are_in_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "prices", tmp_path / "out"
+    data.mkdir()
+    for name in ("AAA", "BBB", "BAD"):
+        pd.DataFrame({"close": [1.0, 2.0, 3.0]}).to_parquet(data / f"{name}.parquet")
+    command = ["process", "--function", "symbol_work:features", "--data", str(data), "--out", str(out)]
+    settings = ["--mode", "thread", "--workers", "1", "--dashboard", "none", "--option", "window=2"]
+    assert main([*command, *settings, "--quiet", "--symbols", "AAA,BBB"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert pd.read_parquet(out / "AAA.parquet")["mean"].tolist()[1:] == [1.5, 2.5]
+    assert main([*command, *settings]) == 1
+    printed = capsys.readouterr()
+    assert "2 symbols, 6 rows" in printed.out
+    assert "1 failed (first: BAD: ValueError: no volume)" in printed.err
+    assert "symbol_work.py" in pd.read_csv(out / "failures.csv").loc[0, "traceback"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--function", "symbol_work"], "must be package.module:function"),
+        (["--function", "symbol_work:nothing"], "cannot be loaded"),
+        (["--function", "symbol_work:features", "--option", "window"], "must be key=value"),
+        (["--function", "symbol_work:features", "--data", "none"], "does not exist"),
+    ],
+)
+def test_wrong_use_of_process_is_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(["process", "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert words in capsys.readouterr().err

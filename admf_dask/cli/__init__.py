@@ -54,12 +54,37 @@ def _parser() -> argparse.ArgumentParser:
         "--retry-failed", action="store_true", help="evaluate again what an earlier run recorded as failed"
     )
     optimize.set_defaults(run=_optimize)
+    backtest = commands.add_parser("backtest", help="run the backtests of a file of strategy configs")
+    backtest.add_argument(
+        "configs", metavar="CONFIGS.yaml", help="a list of configs, or `configs:`, `data:`, `parallel:`"
+    )
+    backtest.add_argument(
+        "--out", metavar="DIR", help="where to save the tables (default: admf-dask-results/backtests-TIME)"
+    )
+    backtest.set_defaults(run=_backtest)
+    process = commands.add_parser(
+        "process", help="apply a function to many symbols, and write what it returns to files"
+    )
+    process.add_argument(
+        "--symbols", metavar="FILE_OR_LIST", help="a file (text, CSV, JSON) or A,B,C; all of --data if left out"
+    )
+    process.add_argument(
+        "--function", required=True, metavar="package.module:function", help="function(symbol[, frame], **options)"
+    )
+    process.add_argument("--out", required=True, metavar="DIR", help="each returned frame goes to DIR/SYMBOL.parquet")
+    process.add_argument("--data", metavar="DIR", help="a folder, or a pattern such as prices/{symbol}.parquet")
+    process.add_argument(
+        "--option", action="append", default=[], metavar="key=value", help="an option of the function; repeatable"
+    )
+    process.add_argument("--force", action="store_true", help="do all again, also what is unchanged")
+    process.add_argument("--timeout", type=float, metavar="SECONDS", help="for one symbol")
+    process.set_defaults(run=_process)
     resources = commands.add_parser("resources", help="show the machine as seen, and the layout of each mode")
     resources.set_defaults(run=_resources)
     status = commands.add_parser("status", help="how far a run is, or how it ended, from the journal in its folder")
     status.add_argument("directory", metavar="DIR", help="the --out of the run, or the folder of its journal")
     status.set_defaults(run=_status)
-    for command in (optimize, resources):
+    for command in (optimize, backtest, process, resources):
         _common(command)
     return parser
 
@@ -77,6 +102,18 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _optimize(parsed: argparse.Namespace) -> int:
     from admf_dask.cli.optimize import run
+
+    return run(parsed)
+
+
+def _backtest(parsed: argparse.Namespace) -> int:
+    from admf_dask.cli.backtest import run
+
+    return run(parsed)
+
+
+def _process(parsed: argparse.Namespace) -> int:
+    from admf_dask.cli.process import run
 
     return run(parsed)
 

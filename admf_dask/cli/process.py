@@ -1,0 +1,92 @@
+"""`admf-dask process`: a function over many symbols, results to files, failures named. Made for scripts and cron."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from admf_dask.cli.codes import INTERRUPTED, OK, SOME_FAILED
+from admf_dask.cli.output import say as out_loud
+from admf_dask.cli.settings import config_from
+from admf_dask.config import ParallelConfig
+from admf_dask.errors import ConfigError, TaskError
+from admf_dask.runtime import FailedItemsWarning
+from admf_dask.symbols import ParallelDataProcessor
+from admf_dask.text import format_bytes, format_count, format_seconds
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run it; returns the exit code."""
+    function = load_function(parsed.function)
+    options = dict(read_option(text) for text in parsed.option)
+    symbols = None if parsed.symbols is None else _symbols(parsed.symbols)
+    processor = ParallelDataProcessor(config=config_from(parsed, ParallelConfig()))
+    began = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FailedItemsWarning)
+            results = processor.process_symbols(
+                symbols, function, data=parsed.data, out=parsed.out, force=parsed.force, timeout=parsed.timeout,
+                progress=not parsed.quiet, **options,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        print(f"interrupted: what was written is in {parsed.out}; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    except TaskError as error:
+        print(f"admf-dask: {error}", file=sys.stderr)
+        return SOME_FAILED
+    written, failures = results.written, results.failures
+    if not parsed.quiet:
+        out_loud(
+            f"{format_count(len(results))} symbols, {format_count(int(written['rows'].sum()))} rows, "
+            f"{format_bytes(int(written['bytes'].sum()))} in {parsed.out}; {format_seconds(time.perf_counter() - began)}"
+        )
+    return OK if failures.empty else _tell_failures(failures, Path(parsed.out))
+
+
+def _tell_failures(failures: Any, out: Path) -> int:
+    path = out / "failures.csv"
+    failures.to_csv(path)
+    first = failures.iloc[0]
+    print(
+        f"{format_count(len(failures))} failed (first: {failures.index[0]}: {first['error_type']}: {first['message']}); all with "
+        f"their tracebacks in {path}",
+        file=sys.stderr,
+    )
+    return SOME_FAILED
+
+
+def _symbols(given: str) -> Any:
+    return given if os.path.isfile(given) else [name.strip() for name in given.split(",") if name.strip()]
+
+
+def load_function(name: str) -> Any:
+    """`package.module:function`, looked for in the folder of the call too. Raises ConfigError with what was found."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigError(f"--function must be package.module:function, but is {name!r}")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"--function {name} cannot be loaded: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"--function {name} is {found!r:.60}, and no function")
+    return found
+
+
+def read_option(text: str) -> tuple[str, Any]:
+    """`key=value`, the value as YAML reads it. Raises ConfigError for anything else."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise ConfigError(f"--option must be key=value, but is {text!r}")
+    return key, yaml.safe_load(value)
