@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from admf_dask.config import ParallelConfig
 from admf_dask.engine import BacktestResult, FrameDataHandler, StrategyConfig, choose_engine, run_compiled, run_event
+from admf_dask.engine.coordinator import compiled_book, notes_of
 from admf_dask.engine.result import FILL_COLUMNS
 from admf_dask.errors import EngineError, TaskError
 from admf_dask.events import Observer
@@ -160,9 +161,12 @@ class _Task:
     def __call__(self, config: Mapping[str, Any], handler: FrameDataHandler) -> _Compact:
         parsed = StrategyConfig.from_mapping(config, rename=self.rename)
         engine, why = choose_engine(parsed) if self.engine == "auto" else (self.engine, f"engine={self.engine!r}")
-        result = (run_compiled if engine == "compiled" else run_event)(parsed, handler, why)
+        if engine == "compiled":
+            metrics, fills, _, ruined = compiled_book(parsed, handler.prices(parsed.symbol))
+            return _Compact(metrics, fills, None, engine, why, ruined, notes_of(metrics))
+        result = run_event(parsed, handler, why)
         columns = [result.fills[name].to_numpy(np.float64) for name in FILL_COLUMNS[1:]]
-        equity = None if engine == "compiled" else result.equity.to_numpy()
+        equity = result.equity.to_numpy()
         return _Compact(
             dict(result.metrics), np.stack(columns, axis=1), equity, engine, why, result.ruined, result.notes
         )

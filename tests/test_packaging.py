@@ -86,7 +86,7 @@ def test_no_path_of_one_machine_is_committed(committed: list[Path]) -> None:
 
 def test_the_top_level_is_what_the_house_says(committed: list[Path]) -> None:
     allowed = {
-        ".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "admf_dask", "benchmarks", "environment.yml", "notebooks",
-        "pyproject.toml", "tests",
+        ".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "admf_dask", "benchmarks", "docs", "environment.yml",
+        "notebooks", "pyproject.toml", "tests",
     }  # fmt: skip
     assert {path.relative_to(ROOT).parts[0] for path in committed} <= allowed

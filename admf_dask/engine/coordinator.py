@@ -138,28 +138,35 @@ def run_event(config: Any, data: Any, why: str = "engine='event'") -> BacktestRe
 
 def run_compiled(config: Any, data: Any, why: str = "engine='compiled'") -> BacktestResult:
     """The same backtest over arrays. Raises NotSupported for a strategy without `targets`."""
-    from admf_dask.engine.kernels import METRICS, walk
+    import pandas as pd
 
     parsed = StrategyConfig.from_mapping(config)
     handler = data if isinstance(data, FrameDataHandler) else FrameDataHandler(data, parsed.symbol or "")
-    prices, settings = handler.prices(parsed.symbol), parsed.settings
-    targets = strategy_targets(parsed, prices)
-    equity, fills, out = np.empty(len(prices)), np.empty((2 * len(prices) + 2, 4)), np.empty(len(METRICS))
-    ppy = settings.periods_per_year or prices.periods_per_year
-    ruined = walk(
-        prices.open, prices.close, targets, settings.fill == "next_open", settings.commission, settings.slippage,
-        float(settings.initial_cash), float(settings.lot_size), float(ppy), out, equity, fills,
-    )  # fmt: skip
-    import pandas as pd
-
-    fills = fills[: int(out[6])]
+    prices = handler.prices(parsed.symbol)
+    metrics, fills, equity, ruined = compiled_book(parsed, prices)
     bars = fills[:, 0].astype(np.int64)
     columns = ([prices.index[bar] for bar in bars.tolist()], bars, fills[:, 1], fills[:, 2], fills[:, 3])
-    metrics = {**dict(zip(METRICS, out.tolist(), strict=True)), "periods_per_year": float(ppy)}
     return BacktestResult(
         parsed.to_mapping(), pd.Series(equity, prices.index, name="equity"),
-        pd.DataFrame(dict(zip(FILL_COLUMNS, columns, strict=True))), metrics, "compiled", why, bool(ruined), _notes(metrics),
+        pd.DataFrame(dict(zip(FILL_COLUMNS, columns, strict=True))), metrics, "compiled", why, ruined, notes_of(metrics),
     )  # fmt: skip
+
+
+def compiled_book(config: StrategyConfig, prices: Prices) -> tuple[dict[str, float], Any, Any, bool]:
+    """Metrics, fills (n, 4), equity (bars,) and whether it was ruined: the compiled backtest without a table around it."""
+    from admf_dask.engine.kernels import METRICS, walk
+
+    settings, targets = config.settings, strategy_targets(config, prices)
+    # Each change of the target is two fills at the most.
+    most = 2 * (int(np.count_nonzero(np.diff(targets))) + 2) if settings.lot_size == 0.0 else 2 * len(prices) + 2
+    equity, fills, out = np.empty(len(prices)), np.empty((most, 4)), np.empty(len(METRICS))
+    ppy = float(settings.periods_per_year or prices.periods_per_year)
+    ruined = walk(
+        prices.open, prices.close, targets, settings.fill == "next_open", settings.commission, settings.slippage,
+        float(settings.initial_cash), float(settings.lot_size), ppy, out, equity, fills,
+    )  # fmt: skip
+    metrics = {**dict(zip(METRICS, out.tolist(), strict=True)), "periods_per_year": ppy}
+    return metrics, fills[: int(out[6])].copy(), equity, bool(ruined)
 
 
 def strategy_targets(config: StrategyConfig, prices: Prices) -> Any:
@@ -195,11 +202,11 @@ def _result(
     index = prices.index if prices is not None else pd.Index(times)
     return BacktestResult(
         config, pd.Series(equity, index, name="equity"), pd.DataFrame(rows, columns=list(FILL_COLUMNS)),
-        metrics, "event", "engine='event'", portfolio.ruined, _notes(metrics),
+        metrics, "event", "engine='event'", portfolio.ruined, notes_of(metrics),
     )  # fmt: skip
 
 
-def _notes(metrics: Mapping[str, float]) -> tuple[str, ...]:
+def notes_of(metrics: Mapping[str, float]) -> tuple[str, ...]:
     return (
         ()
         if metrics["n_entries"]
