@@ -124,7 +124,7 @@ def check_targets(name: str, targets: Any, bars: int) -> Targets:
             f"{name}.targets must return one target for each bar, shape ({bars},), but returned {array.shape}"
         )
     plain = array.dtype.kind in "iub" and int(array.min(initial=0)) >= -1 and int(array.max(initial=0)) <= 1
-    wrong = [] if plain else np.flatnonzero(~np.isin(array, (-1, 0, 1)))
+    wrong: Any = () if plain else np.flatnonzero(~np.isin(array, (-1, 0, 1)))
     if len(wrong):
         raise EngineError(f"a target must be -1, 0 or +1, but {name} returned {array[wrong[0]]!r} for bar {wrong[0]}")
     return array.astype(np.int8, copy=False)
