@@ -83,6 +83,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._deaths = deaths
         self._pid_alive: int | None = None
+        self._outgrown = 0
         self._pre_spawn = {**_PRE_SPAWN, **inner_thread_variables()}
         self.pre_spawn_env: dict[str, str] = {}
 
@@ -100,6 +101,12 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
         self._pid_alive = self.pid
         return status
 
+    def log_event(self, topic: str, msg: Any) -> None:
+        """As the stock one; keeps the figure that a message about memory should have."""
+        if topic == "worker-restart-memory":
+            self._outgrown = int(msg["rss"])
+        super().log_event(topic, msg)
+
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         if self._pid_alive is not None:
             self._deaths[self._pid_alive] = self._describe(exitcode)
@@ -109,7 +116,8 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
         manager = self.memory_manager
         if getattr(manager, "_last_terminated_pid", None) == self._pid_alive and manager.memory_limit:
             return Death(
-                f"its worker process outgrew the memory limit of {format_bytes(manager.memory_limit)} and was stopped"
+                f"its worker process outgrew the memory limit of {format_bytes(manager.memory_limit)} (it had "
+                f"{format_bytes(self._outgrown)}) and was stopped"
             )
         if exitcode < 0:
             try:
