@@ -148,6 +148,16 @@ def test_exact_ties_are_ties_up_to_six_decimals() -> None:
     )  # fmt: skip
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.7, 1.1, 1 / 3, 2 / 7]), min_size=6, max_size=60))
+def test_ties_are_told_alike_where_some_prices_have_more_decimals(closes: list[float]) -> None:
+    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), closes))
+    both(
+        frame, "sma_crossover", {"fast": 2, "slow": 4}, direction="long_short", fill="next_open", commission=0.0,
+        slippage=0.0, lot_size=0.0,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("name", "parameters"), CASES)
 def test_no_builtin_strategy_looks_ahead(goog: pd.DataFrame, name: str, parameters: dict[str, Any]) -> None:
     for low in (0, -1):

@@ -226,16 +226,17 @@ def donchian_targets(closes, above, below, start, low, targets):  # type: ignore
 
 
 def exact_sums(closes: NDArray[np.float64], longest: int) -> NDArray[Any]:
-    """Running sums, shape (bars + 1,), exact in millionths where the closes have up to six decimals.
+    """Running sums in millionths, shape (bars + 1,): exact over prices that have up to six decimals.
 
-    As whole numbers in float64, which is faster, where products with the windows stay below 2^53; else in int64; else plain.
+    As whole numbers in float64, which is faster, where products with the windows stay below 2^53; else in int64 if all fit. A
+    price with more decimals is summed as it is, from its bar on, in the order in which the event-driven strategy does it too.
     """
     scaled = np.round(closes * 1e6)
-    exact = bool(np.all(np.abs(scaled / 1e6 - closes) <= np.abs(closes) * 1e-15))
+    exact = np.abs(scaled / 1e6 - closes) <= np.abs(closes) * 1e-15
     largest = float(np.abs(scaled).max(initial=0)) * max(len(closes), longest * longest)
-    values: NDArray[Any] = closes
-    if exact and largest < 2**62:
-        values = scaled if largest < 2**53 else scaled.astype(np.int64)
+    values: NDArray[Any] = np.where(exact, scaled, closes * 1e6)
+    if exact.all() and 2**53 <= largest < 2**62:
+        values = scaled.astype(np.int64)
     return np.concatenate([np.zeros(1, values.dtype), np.cumsum(values)])
 
 
