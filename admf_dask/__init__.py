@@ -44,7 +44,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "outcomes": ("Outcome",),
     "progress": ("ParallelProgress",),
     "resources": ("Layout", "Machine", "ResourceManager"),
-    "runtime": ("Outcomes", "Session"),
+    "runtime": ("Outcomes", "Session", "SharedData"),
     "symbols": ("ParallelDataProcessor",),
     "space": ("Choice", "FloatRange", "IntRange", "LogRange"),
 }
@@ -110,6 +110,6 @@ if TYPE_CHECKING:
     from admf_dask.outcomes import Outcome
     from admf_dask.progress import ParallelProgress
     from admf_dask.resources import Layout, Machine, ResourceManager
-    from admf_dask.runtime import Outcomes, Session
+    from admf_dask.runtime import Outcomes, Session, SharedData
     from admf_dask.space import Choice, FloatRange, IntRange, LogRange
     from admf_dask.symbols import ParallelDataProcessor

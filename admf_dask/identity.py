@@ -155,6 +155,8 @@ def _special(value: Any, above: tuple[int, ...]) -> Key:
         return code_key(value)
     if isinstance(value, types.ModuleType):
         return _digest("module", value.__name__.encode())
+    if hasattr(type(value), "identity_parts"):
+        return _digest("parts", type(value).__qualname__.encode(), _key(value.identity_parts(), above))
     room = type(value).__module__.partition(".")[0]
     if room == "pandas" and hasattr(value, "to_frame") | hasattr(value, "columns"):
         return _frame(value, above)

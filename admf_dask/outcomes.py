@@ -20,6 +20,7 @@ from admf_dask.errors import TaskError, TaskFailed, TaskTimeout, WorkerDied
 Floats = NDArray[np.float64]
 _KINDS: dict[str, type[TaskError]] = {"error": TaskFailed, "died": WorkerDied, "timeout": TaskTimeout}
 _MESSAGE_LIMIT = 4_000
+_ON_WORKER = "Traceback on the worker:"
 _TRACEBACK_LIMIT = 40_000
 
 
@@ -63,8 +64,9 @@ class Failure:
                 error = None
         if error is None:
             error = _KINDS[self.kind](self.message if self.kind != "error" else self.summary, item=item)
-        if self.traceback and not getattr(error, "__notes__", None):
-            error.add_note(f"Traceback on the worker:\n{self.traceback}")
+        known = any(note.startswith(_ON_WORKER) for note in getattr(error, "__notes__", ()))
+        if self.traceback and not known:
+            error.add_note(f"{_ON_WORKER}\n{self.traceback}")
         return error
 
     @property

@@ -42,6 +42,7 @@ PUBLIC = [
     "Session",
     "SessionClosed",
     "SessionError",
+    "SharedData",
     "SpaceError",
     "TaskError",
     "TaskFailed",

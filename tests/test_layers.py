@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "admf_dask"
 WORDS = {"functions", "identity", "errors", "text", "outcomes", "objectives", "ranking", "events", "yamlfile"}
-DECISIONS = {"policy", "config", "machine", "resources", "space"}
+DECISIONS = {"policy", "throttle", "config", "machine", "resources", "space"}
 OBSERVERS = {"journal", "progress"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(WORDS, WORDS),

@@ -8,12 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cluster_work
 import fault_work as work
+import numpy as np
 import pytest
+import shared_work
 
 from admf_dask import ClusterLost, Journal, ParallelConfig, Session, TaskTimeout, WorkerDied
 from admf_dask.events import BlockFinished, Event
@@ -24,8 +27,13 @@ pytestmark = pytest.mark.cluster
 
 
 @contextlib.contextmanager
-def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subprocess.Popen[bytes]]]]:
-    """Address and process of a scheduler, and two nanny processes with a worker process each."""
+def remote(
+    folder: Path, *, workers_under: Sequence[str] = ()
+) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subprocess.Popen[bytes]]]]:
+    """Address and process of a scheduler, and two nanny processes with a worker process each.
+
+    `workers_under` is a command that runs the command after it.
+    """
     environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
     where = folder / "scheduler.json"
     quiet = {"env": environment, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -39,6 +47,7 @@ def remote(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], list[su
         while not (text := where.read_text()).endswith("}"):
             pass
         command = [
+            *workers_under,
             sys.executable,
             "-m",
             "distributed.cli.dask_worker",
@@ -132,3 +141,33 @@ def test_a_lost_cluster_is_one_error_with_everything_finished_in_hand_and_on_dis
     assert all(outcome.ok for outcome in partial)
     assert Journal(journal).status().done == killer.finished
     assert Journal(journal).status().state == "failed"
+
+
+OWN_SHM = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/shm && exec "$@"', "sh"]
+"""Runs a command that does not see this machine's `/dev/shm`, as on another machine."""
+
+
+def arrived() -> list[Path]:
+    return sorted(Path(tempfile.gettempdir()).glob("admf-dask-shared-*-from-*/[0-9a-f]*"))
+
+
+@pytest.mark.skipif(
+    subprocess.run([*OWN_SHM, "true"], capture_output=True).returncode != 0, reason="may not make a mount namespace"
+)
+def test_shared_data_reaches_another_machine_once_and_leaves_it(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(size=5_000_000)  # 38 MiB: three pieces
+    with remote(tmp_path, workers_under=OWN_SHM) as (address, _, _):
+        with Session(ParallelConfig(scheduler=address)) as session:
+            session.client.wait_for_workers(2, timeout=30)
+            handle = session.share(array)
+            assert handle.path.startswith("/dev/shm")
+            found = session.map(shared_work.read_all, range(20), data=handle, progress=False)
+            assert found.values() == [float(array.sum())] * 20
+            assert [path.name for path in arrived()] == [handle.key]
+            written = arrived()[0].stat().st_mtime_ns
+            # A second run finds it there; other data comes beside it, without being asked for.
+            session.map(shared_work.read_all, range(20), data=array, progress=False)
+            session.map(shared_work.read_all, range(20), data=array[:1_000_000], progress=False)
+            assert arrived()[[path.name for path in arrived()].index(handle.key)].stat().st_mtime_ns == written
+            assert len(arrived()) == 2
+        assert arrived() == []

@@ -9,6 +9,7 @@ from admf_dask.runtime.mapping import FailedItemsWarning, Outcomes
 from admf_dask.runtime.replay import Audit, Replay, audit, replay
 from admf_dask.runtime.score import BatchEvaluator, ScoreEvaluator
 from admf_dask.runtime.session import Session
+from admf_dask.runtime.shared import SharedData, value_of
 
 __all__ = [
     "Audit",
@@ -21,8 +22,10 @@ __all__ = [
     "Run",
     "ScoreEvaluator",
     "Session",
+    "SharedData",
     "Title",
     "audit",
     "replay",
     "takes",
+    "value_of",
 ]

@@ -27,6 +27,7 @@ from distributed import LocalCluster, Nanny, Security, Worker
 from distributed.deploy.cluster import Cluster
 
 from admf_dask.resources import Layout
+from admf_dask.runtime.accounts import PrivateMemoryManager
 from admf_dask.runtime.blackbox import is_busy
 from admf_dask.runtime.executors import Death
 from admf_dask.runtime.threads import inner_thread_variables
@@ -84,6 +85,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
         self._deaths = deaths
         self._pid_alive: int | None = None
         self._outgrown = 0
+        self.memory_manager = PrivateMemoryManager(self, memory_limit=kwargs.get("memory_limit", "auto"))
         self._pre_spawn = {**_PRE_SPAWN, **inner_thread_variables()}
         self.pre_spawn_env: dict[str, str] = {}
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from admf_dask.errors import JournalError, TaskError
 from admf_dask.events import BlockFinished, BlockRecalled, Event, Notice, Observer, RunFinished, RunStarted
 from admf_dask.journal import Call, Journal, Record
+from admf_dask.machine import Machine
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.runtime.chunks import ChunkSizer, Pending
 from admf_dask.runtime.evaluate import Keep, MapEvaluator
@@ -29,7 +30,10 @@ from admf_dask.runtime.executors import Death, Executor, Range, Reply
 from admf_dask.runtime.suspects import Suspects
 from admf_dask.space.part import Ranges, part_of
 from admf_dask.text import format_count
+from admf_dask.throttle import Throttle
 
+LOOK_SECONDS = 1.0
+"""Between two looks at the machine's memory; one costs a few milliseconds."""
 logger = logging.getLogger("admf_dask")
 
 
@@ -64,6 +68,9 @@ class Run:
     _left: Ranges | None = None
     """The positions still to do, where that is not all of them; chunks count the places among those."""
     _record: Record | None = None
+    throttle: Throttle | None = None
+    """Watches the machine's memory, where the workers are on this one."""
+    _looked: float = 0.0
     _suspects: Suspects = field(default_factory=Suspects)
     _in_flight: int = 0
     _alone: bool = False
@@ -121,7 +128,7 @@ class Run:
             # Which rows are recorded at all depends on how they rank.
             settings |= {"score": keep.score, "maximize": keep.maximize}
         return Call.of(
-            self.title.kind, self.title.name, evaluator.function, evaluator.data, evaluator.items,
+            self.title.kind, self.title.name, evaluator.function, evaluator.given, evaluator.items,
             total=self.total, settings=settings, score=keep.score, maximize=keep.maximize,
         )  # fmt: skip
 
@@ -169,11 +176,21 @@ class Run:
         if self._alone and self._in_flight:
             return
         self._alone = False
-        while self._pending.count and self._in_flight < self.executor.in_flight_limit:
+        while self._pending.count and self._in_flight < self._most_in_flight():
             self._submit(self._pending.take(self._sizer.size(self._pending.count)))
         if not self._in_flight and (suspect := self._suspects.next()):
             self._alone = True
             self._submit(suspect)
+
+    def _most_in_flight(self) -> int:
+        limit, throttle = self.executor.in_flight_limit, self.throttle
+        if throttle is None:
+            return limit
+        if time.monotonic() > self._looked + LOOK_SECONDS:
+            self._looked = time.monotonic()
+            if words := throttle.look(Machine.probe(interval=0)):
+                self._tell(Notice(self.id, words, time.time()))
+        return min(limit, throttle.allowed)
 
     def _submit(self, chunk: Range) -> None:
         self._in_flight += 1

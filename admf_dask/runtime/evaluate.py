@@ -25,6 +25,7 @@ from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import Policy
 from admf_dask.runtime.alarm import SoftStop
 from admf_dask.runtime.calls import BEGAN, Cells, prepare
+from admf_dask.runtime.shared import value_of
 from admf_dask.text import did_you_mean, format_bytes
 
 GROUP_SECONDS = 0.001
@@ -169,7 +170,7 @@ class MapEvaluator:
         """The hot loop: one store of the index, one call and one append for each item."""
         cells, at = watch.cells_of_single_items()
         cells[at], cells[at + BEGAN] = -1, monotonic_ns()
-        call, read = prepare(self.function, self.data, self.policy.seed), self._read
+        call, read = prepare(self.function, self.given, self.policy.seed), self._read
         add, pairs = rows.values.append, zip(indices, items, strict=True)
         index, item, had = -1, None, len(rows.values)
         failed: set[int] = set()
@@ -221,6 +222,8 @@ class MapEvaluator:
 
     def _failure(self, error: BaseException) -> Failure:
         if not isinstance(error, SoftStop):
+            if isinstance(error, ValueError) and "read-only" in str(error):
+                error.add_note("Shared data are the same memory for all workers; change a copy: `data = data.copy()`")
             return Failure.from_exception(error, inside=_HERE)
         stopped = Failure.from_exception(error, inside=_HERE, kind="timeout")
         words = f"took longer than timeout={self.policy.timeout:g} seconds and was stopped where the traceback shows"
@@ -230,6 +233,11 @@ class MapEvaluator:
     def _read(self) -> Callable[[Any], Any] | None:
         """What to make of a value that is not a float already; None to keep it."""
         return None
+
+    @property
+    def given(self) -> tuple[Any, ...]:
+        """The data themselves, where they are shared."""
+        return tuple(value_of(part) for part in self.data)
 
     def _pack(self, start: int, reached: int, rows: Rows, began: float) -> Block:
         payload = self._payload(rows)

@@ -29,15 +29,19 @@ from admf_dask.runtime.alarm import GRACE, Ages, Alarm, interval
 from admf_dask.runtime.blackbox import read_executing
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.job import (
+    LACKS,
     NO_JOB,
     Job,
     Watch,
     evaluate_chunk,
     evaluators_here,
-    pack_evaluator,
     plugin_name,
+    unpack_lacking,
     unpack_reply,
 )
+from admf_dask.runtime.pack import pack_evaluator
+from admf_dask.runtime.shared import SharedStore
+from admf_dask.runtime.shared.arrival import is_here, pieces, receive
 
 Range = tuple[int, int]
 
@@ -139,6 +143,8 @@ class ClusterExecutor:
     pids: Callable[[], list[int]] = field(default=list)
     farewells: list[Future[None]] = field(default_factory=list)
     """What is still being wound down when `stop` returns; the session waits for it before it closes."""
+    store: SharedStore | None = None
+    """Where large data goes; None where the workers share this process's memory."""
     _replies: queue.SimpleQueue[Reply | BaseException] = field(default_factory=queue.SimpleQueue)
     _futures: dict[int, Any] = field(default_factory=dict)
     _count: int = 0
@@ -146,6 +152,7 @@ class ClusterExecutor:
     _run: str = ""
     _kind: str = ""
     _stopped: bool = False
+    _deliveries: dict[str, asyncio.Lock] = field(default_factory=dict)
     _overdue: dict[int | str, tuple[Range, ...]] = field(default_factory=dict)
     """What was overdue in processes that were ended for it: by process id here, by address on other machines."""
 
@@ -159,9 +166,9 @@ class ClusterExecutor:
         self._run, self._kind = run, kind
         if self.in_process:
             evaluators_here[run] = evaluator
-        packed = b"" if self.in_process else pack_evaluator(evaluator)
+        packed, needed = (b"", ()) if self.in_process else pack_evaluator(evaluator, self.store)
         try:
-            self.client.register_plugin(Job(run, packed, self.black_boxes))
+            self.client.register_plugin(Job(run, packed, self.black_boxes, needed))
         except OSError as error:
             # A worker died as it was told; the scheduler knows the job all the same, and gives it to who comes next.
             if self.client.status != "running":
@@ -181,10 +188,13 @@ class ClusterExecutor:
         try:
             packed = await self._task(number, chunk, budget)
             tries = 0
-            while packed == NO_JOB:
+            while packed[:1] in (NO_JOB, LACKS):
                 if (tries := tries + 1) > 600:
-                    raise CallError("a worker was never told of the run; look into its log for why")
-                await asyncio.sleep(0.05)
+                    raise CallError("a worker was never told of the run, or its data; look into its log for why")
+                if packed == NO_JOB:
+                    await asyncio.sleep(0.05)
+                else:
+                    await self._deliver(packed)
                 packed = await self._task(number, chunk, budget)
             reply: Reply | BaseException = Reply(chunk, block=unpack_reply(packed))
         except KilledWorker as death:
@@ -207,6 +217,31 @@ class ClusterExecutor:
         self._futures[number] = future
         packed: bytes = await self.client.gather(future, asynchronous=True)
         return packed
+
+    async def _deliver(self, lacking: bytes) -> None:
+        """Send a machine the shared data that it lacks, once, whichever of its workers asks."""
+        address, place, handles = unpack_lacking(lacking)
+        async with self._deliveries.setdefault(place, asyncio.Lock()):
+            for handle in handles:
+                facts = (handle.path, handle.size)
+                try:
+                    if (await self._call(address, is_here, *facts)) is not False:
+                        continue
+                    for offset, piece in pieces(handle.path):
+                        await self._call(address, receive, *facts, offset, piece)
+                except OSError as error:
+                    # Without room there the run cannot go on; a worker that died meanwhile only means: ask again.
+                    if error.errno is not None and not isinstance(error, ConnectionError):
+                        raise CallError(f"shared data cannot be sent to {address}: {error}") from error
+                    return
+                finally:
+                    if self.store is not None:
+                        self.store.sent_away = True
+
+    async def _call(self, address: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function on one worker, beside its tasks; None if it is gone."""
+        answers = await self.client._run(function, *args, workers=[address], wait=True, on_error="raise")
+        return answers.get(address)
 
     def _release(self, number: int) -> None:
         if (sent := self._futures.pop(number, None)) is not None:

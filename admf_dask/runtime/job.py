@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import pickle
 import threading
+from typing import Any
 
-import cloudpickle
 from distributed import Worker, WorkerPlugin, get_worker
 
-from admf_dask.errors import TaskError
 from admf_dask.outcomes import Block, Failure
 from admf_dask.runtime.alarm import Alarm
 from admf_dask.runtime.blackbox import BlackBox, Slot
 from admf_dask.runtime.calls import BEGAN, Cells
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
+from admf_dask.runtime.shared import SharedData, value_of
+from admf_dask.runtime.shared.arrival import is_here, place_here
 from admf_dask.runtime.threads import limit_inner_threads
 
 evaluators_here: dict[str, MapEvaluator] = {}
 """Evaluators of runs whose workers are threads of this process: they are shared, not pickled."""
 NO_JOB = b"N"
 """The answer of a worker that has not heard of the run yet, or not any more."""
+LACKS = b"L"
+"""How the answer of a worker begins that lacks shared data; `unpack_lacking` reads the rest."""
 _box: BlackBox | None = None
 _box_lock = threading.Lock()
 
@@ -35,39 +38,21 @@ def plugin_name(run: str) -> str:
     return f"admf-dask-{run}"
 
 
-def pack_evaluator(evaluator: MapEvaluator) -> bytes:
-    """The evaluator as bytes. Raises TaskError that names the part which cannot travel."""
-    try:
-        packed: bytes = cloudpickle.dumps(evaluator, protocol=5)
-    except Exception as error:
-        for what, part in (("function", evaluator.function), ("items", evaluator.items), ("data", evaluator.data)):
-            try:
-                cloudpickle.dumps(part, protocol=5)
-            except Exception as cause:
-                raise TaskError(
-                    f"the {what} must survive pickling to reach the workers, but {part!r:.80} does not: "
-                    f"{type(cause).__name__}: {cause}. Open what cannot travel (files, locks, connections) inside "
-                    'the function, or use mode="thread"'
-                ) from cause
-        raise TaskError(f"the call cannot be sent to the workers: {type(error).__name__}: {error}") from error
-    return packed
-
-
 class Job(WorkerPlugin):  # type: ignore[misc]
     """A run on one worker. Unpacked by the first chunk; its threads share it."""
 
     idempotent = True
 
-    def __init__(self, run: str, packed: bytes, black_boxes: str | None) -> None:
-        """`black_boxes` is the folder for them, where driver and worker share a machine."""
-        self.run, self.packed, self.black_boxes = run, packed, black_boxes
+    def __init__(self, run: str, packed: bytes, black_boxes: str | None, needed: tuple[SharedData, ...] = ()) -> None:
+        """`black_boxes` is the folder for them, where driver and worker share a machine; `needed` is what must be there."""
+        self.run, self.packed, self.black_boxes, self.needed = run, packed, black_boxes, needed
         self.name = plugin_name(run)
 
-    def __getstate__(self) -> tuple[str, bytes, str | None]:
+    def __getstate__(self) -> tuple[Any, ...]:
         """What travels."""
-        return self.run, self.packed, self.black_boxes
+        return self.run, self.packed, self.black_boxes, self.needed
 
-    def __setstate__(self, state: tuple[str, bytes, str | None]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         """On arrival."""
         Job.__init__(self, *state)
 
@@ -90,7 +75,7 @@ class Job(WorkerPlugin):  # type: ignore[misc]
         with self._lock:
             if self._evaluator is None:
                 try:
-                    self._evaluator = pickle.loads(self.packed)
+                    self._evaluator = value_of(pickle.loads(self.packed))
                 except BaseException as error:
                     raise CallError(
                         f"a worker cannot load the function or its data: {type(error).__name__}: {error}. The workers need "
@@ -99,6 +84,15 @@ class Job(WorkerPlugin):  # type: ignore[misc]
                 if self._own_process:
                     limit_inner_threads(self._threads)
             return self._evaluator
+
+    def lacking(self) -> bytes | None:
+        """What this machine does not have of the shared data, as an answer; None if all is there."""
+        if self._evaluator is not None:
+            return None
+        missing = [handle for handle in self.needed if not is_here(handle.path, handle.size)]
+        if not missing:
+            return None
+        return LACKS + pickle.dumps((self._worker.address, place_here(), missing))
 
     def watch(self) -> Watch:
         """The watch of this thread, with an alarm where items have a timeout."""
@@ -153,6 +147,8 @@ def evaluate_chunk(run: str, start: int, stop: int, budget: float) -> bytes:
     job: Job | None = get_worker().plugins.get(plugin_name(run))
     if job is None:
         return NO_JOB
+    if (lacking := job.lacking()) is not None:
+        return lacking
     watch: Watch | None = None
     try:
         watch = job.watch()
@@ -172,6 +168,12 @@ def pack_reply(reply: Block | CallError) -> bytes:
         return b"B" + reply.pack()
     trace = Failure.from_exception(reply.__cause__ or reply).traceback
     return b"E" + pickle.dumps((str(reply), trace))
+
+
+def unpack_lacking(packed: bytes) -> tuple[str, str, list[SharedData]]:
+    """Address of the worker, its place, and what it lacks."""
+    found: tuple[str, str, list[SharedData]] = pickle.loads(packed[len(LACKS) :])
+    return found
 
 
 def unpack_reply(packed: bytes) -> Block:

@@ -7,11 +7,14 @@ import os
 import signal
 import sys
 
+from admf_dask.runtime.accounts import count_private_memory
+
 _PR_SET_PDEATHSIG = 1
 
 
 def dask_setup(worker: object) -> None:
-    """End with the driver: also when it was killed with -9, and also while a C call holds this interpreter."""
+    """Count private memory; end with the driver, also when it was killed with -9 or a C call holds this interpreter."""
+    count_private_memory(worker)
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -19,7 +19,8 @@ from admf_dask.local import run_isolated_process
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.runtime.alarm import GRACE
 from admf_dask.runtime.evaluate import MapEvaluator
-from admf_dask.runtime.job import Watch, pack_evaluator
+from admf_dask.runtime.job import Watch
+from admf_dask.runtime.pack import pack_evaluator
 from admf_dask.space.part import Ranges, part_of
 from admf_dask.text import format_count
 
@@ -117,7 +118,7 @@ def _alone(evaluator: MapEvaluator, index: int) -> Block | Failure:
     # The soft stop inside comes first; this one is for what does not return.
     call = run_isolated_process.options(timeout=None if timeout is None else timeout + 2 * GRACE)
     try:
-        return Block.unpack(call(_evaluate, pack_evaluator(one)))
+        return Block.unpack(call(_evaluate, pack_evaluator(one)[0]))
     except TaskTimeout as error:
         return Failure("timeout", "TaskTimeout", str(error), "")
     except WorkerDied as error:

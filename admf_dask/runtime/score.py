@@ -143,7 +143,7 @@ class BatchEvaluator(ScoreEvaluator):
         began = perf_counter()
         try:
             cells[at + BEGAN] = monotonic_ns()
-            scores = read_scores(self.function(columns, *self.data, **self._seeds(columns, indices)), len(indices))
+            scores = read_scores(self.function(columns, *self.given, **self._seeds(columns, indices)), len(indices))
             cells[at + BEGAN] = 0
         except BaseException as error:
             cells[at + BEGAN] = 0

@@ -11,37 +11,45 @@ import enum
 import html
 import logging
 import os
-import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from distributed import Client, Security, get_worker
 from distributed.utils import silence_logging_cmgr
 
 from admf_dask.config import ParallelConfig
-from admf_dask.errors import SchedulerUnreachable, SessionClosed, SessionError
+from admf_dask.errors import ResourceError, SchedulerUnreachable, SessionClosed, SessionError
 from admf_dask.events import Observer
 from admf_dask.journal import Journal, as_journal
 from admf_dask.outcomes import Outcome
 from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
 from admf_dask.resources import Layout, ResourceManager
+from admf_dask.runtime.accounts import memory_table
 from admf_dask.runtime.cluster import OwnCluster, free_address
 from admf_dask.runtime.driver import Run, Title
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Executor, InlineExecutor, total_threads
 from admf_dask.runtime.guard import refuse_unguarded_main
+from admf_dask.runtime.leases import new_folder
 from admf_dask.runtime.mapping import Outcomes, map_evaluator, outcomes_of
 from admf_dask.runtime.page import Page
-from admf_dask.runtime.scratch import make_scratch
 from admf_dask.runtime.security import make_security
+from admf_dask.runtime.shared import SharedData, SharedStore
+from admf_dask.runtime.shared.arrival import drop
 from admf_dask.runtime.shared_dict import SharedDict, Store, shared_dict
 from admf_dask.runtime.threads import inner_threads_bounded
-from admf_dask.text import parse_bytes
+from admf_dask.text import format_bytes, parse_bytes
+from admf_dask.throttle import Throttle
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class State(enum.Enum):
@@ -129,6 +137,7 @@ class Session:
         self._scratch: str | None = None
         self._farewells: list[Future[None]] = []
         self._stores: dict[str, Store] = {}
+        self._shared = SharedStore()
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -158,7 +167,9 @@ class Session:
             concurrent.futures.wait(self._farewells, timeout=2)
             if self._cluster is not None:
                 self._cluster.kill_busy()
+            self._take_back()
             self._stack.close()
+            self._shared.close()
             self._client = self._cluster = self._page = None
 
     def __enter__(self) -> Self:
@@ -201,8 +212,9 @@ class Session:
         if config.mode != "thread":
             refuse_unguarded_main()
         layout = self._plan()
-        self._scratch = make_scratch()
-        self._stack.callback(shutil.rmtree, self._scratch, ignore_errors=True)
+        scratch = new_folder(Path(tempfile.gettempdir()), "admf-dask-session-")
+        self._stack.callback(scratch.remove)
+        self._scratch = str(scratch.folder)
         choice = self._own_security or (
             config.security if layout.mode != "thread" or config.security != "auto" else "none"
         )
@@ -228,7 +240,24 @@ class Session:
         config = self.config
         manager = ResourceManager(config.max_memory_percent, config.max_cpu_percent)
         layout = manager.plan(config.mode, config.max_workers, config.threads_per_process)
-        return layout if self._memory_limit is None else replace(layout, memory_limit=self._memory_limit)
+        if self._memory_limit is None or layout.mode == "thread":
+            return layout
+        allowance, asked = layout.memory_limit * layout.processes, self._memory_limit * layout.processes
+        if asked > allowance > 0:
+            raise ResourceError(
+                f"the limits of all processes must fit below max_memory_percent={config.max_memory_percent:g}, but "
+                f"{layout.processes} x {format_bytes(self._memory_limit)} are more than the {format_bytes(allowance)} left "
+                f'there; write memory_limit="{layout.memory_limit // 2**20}MiB", fewer workers, or a higher max_memory_percent'
+            )
+        return replace(layout, memory_limit=self._memory_limit)
+
+    def _take_back(self) -> None:
+        """Remove what was sent to other machines; what cannot be reached now is swept there by the next session."""
+        if self._client is None or self._client.status != "running" or not self._shared.sent_away:
+            return
+        for folder in self._shared.folders:
+            with contextlib.suppress(OSError, TimeoutError):
+                self._client.run(drop, folder)
 
     # -- facts -----------------------------------------------------------------------------------------------------
 
@@ -262,6 +291,18 @@ class Session:
         if self._page is not None:
             return self._page.link
         return None if self._client is None or self._cluster is not None else str(self._client.dashboard_link) or None
+
+    def memory(self) -> pd.DataFrame:
+        """Who holds how much memory now, in bytes: a row for each process, and for the machine.
+
+        Rows `driver` and `worker <pid>` have `pid`, `private` (what ending the process would free), `shared` (mapped files:
+        data shared by the session, program code; the same pages in each process), `limit` (of private memory) and `total`.
+        Rows `shared data` (once for the machine), `used by us`, `used by others`, `free` and `machine` have `total`. Workers of
+        a cluster that is not the session's own are not on this machine, so they are not in it. Costs a few milliseconds.
+        """
+        self._must_be_open()
+        pids = [] if self._cluster is None else self._cluster.pids()
+        return memory_table({f"worker {pid}": (pid, self.layout.memory_limit) for pid in pids}, self._shared.in_memory)
 
     def _must_be_open(self) -> None:
         if self._state is State.NEW:
@@ -345,6 +386,21 @@ class Session:
             for block in blocks:
                 yield from outcomes_of(block, items)
 
+    def share(self, data: Any) -> SharedData:
+        """Put a DataFrame, Series, array or mapping of them where every worker reads it without a copy.
+
+        Returns a handle of a few hundred bytes: give it as `data=` wherever data goes, or send it to tasks of your own and
+        ask for its `.value`. What comes out is equal to what went in and cannot be written. `data=` of a mebibyte or more is
+        shared without being asked for; `share` is for data that several calls use under one name, or Dask graphs of yours.
+
+        Costs one pass over the data (0.7 s for a gigabyte) and its size once, in memory if there is room, else on disk; the
+        same content again costs a look (0.1 s for a gigabyte). Columns of Python objects (strings before pandas 3) cannot be
+        shared: each process makes its own. Workers on other machines get it once a machine, when they first need it. It lives
+        until the session closes. Raises TaskError for what cannot be pickled and ResourceError when there is no room.
+        """
+        self._must_be_open()
+        return self._shared.share(data)
+
     def shared_dict(self, name: str) -> SharedDict:
         """One mapping for the driver and all workers, with atomic `compute`; the same name is the same mapping.
 
@@ -365,7 +421,10 @@ class Session:
         executor = self._executor()
         if isinstance(executor, InlineExecutor):
             evaluator = replace(evaluator, interruptible=True)
-        return Run(evaluator, len(evaluator.items), executor, title, observers, as_journal(journal))
+        throttle = None
+        if self._cluster is not None:
+            throttle = Throttle(self.config.max_memory_percent, executor.in_flight_limit)
+        return Run(evaluator, len(evaluator.items), executor, title, observers, as_journal(journal), throttle=throttle)
 
     def _map_run(
         self, evaluator: MapEvaluator, journal: Any, progress: Any, name: str | None
@@ -378,7 +437,9 @@ class Session:
         if self._client is None:
             return InlineExecutor()
         if self._cluster is None:
-            return ClusterExecutor(self._client, total_threads(self._client), farewells=self._farewells)
+            return ClusterExecutor(
+                self._client, total_threads(self._client), farewells=self._farewells, store=self._shared
+            )
         return ClusterExecutor(
             self._client,
             self.layout.workers,
@@ -387,6 +448,7 @@ class Session:
             why_died=self._cluster.why_died,
             pids=self._cluster.pids,
             farewells=self._farewells,
+            store=None if self.layout.mode == "thread" else self._shared,
         )
 
     def __repr__(self) -> str:

@@ -1,0 +1,136 @@
+"""How the evaluator of a run gets ready to travel: as bytes, its large parts as shared data."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import cloudpickle
+
+from admf_dask.errors import TaskError
+from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.shared import SharedData, SharedStore, travelling
+from admf_dask.runtime.shared.data import describe
+from admf_dask.runtime.shared.parcel import Parcel
+from admf_dask.text import format_bytes
+
+SHARE_FROM = 2**20
+"""Bytes from which data is shared rather than sent to each worker."""
+WARN_FROM = 10 * 2**20
+"""Bytes from which a function or its items are called heavy: as many as Dask scolds for."""
+
+
+class HeavyCallWarning(UserWarning):
+    """A function, or the items, carry data that `data=` is made for."""
+
+
+def pack_evaluator(evaluator: MapEvaluator, store: SharedStore | None = None) -> tuple[bytes, tuple[SharedData, ...]]:
+    """The evaluator as bytes, and the shared data that it needs where it arrives.
+
+    With a store, data of a mebibyte or more is put there, and so is a function that carries as much. Raises TaskError that
+    names the part which cannot travel.
+    """
+    try:
+        with travelling() as needed:
+            packed = _packed(evaluator, store)
+    except Exception as error:
+        if isinstance(error, TaskError):
+            raise
+        raise _cannot_travel(evaluator, error) from error
+    return packed, tuple(dict.fromkeys(needed))
+
+
+def _packed(evaluator: MapEvaluator, store: SharedStore | None) -> bytes:
+    if store is not None:
+        evaluator = replace(evaluator, data=tuple(_shared_if_large(part, store) for part in evaluator.data))
+        parcel = Parcel.of(evaluator)
+        if parcel.size >= WARN_FROM:
+            _warn_of_weight(evaluator, parcel.size)
+        if parcel.size >= SHARE_FROM:
+            return pickle.dumps(store.put(parcel, "function and items"))
+    packed: bytes = cloudpickle.dumps(evaluator, protocol=5)
+    return packed
+
+
+def _shared_if_large(part: Any, store: SharedStore) -> Any:
+    if isinstance(part, SharedData):
+        return part
+    parcel = Parcel.of(part)
+    return part if parcel.size < SHARE_FROM else store.put(parcel, describe(part))
+
+
+def _cannot_travel(evaluator: MapEvaluator, error: Exception) -> TaskError:
+    for what, part in (("function", evaluator.function), ("items", evaluator.items), ("data", evaluator.data)):
+        try:
+            cloudpickle.dumps(part, protocol=5)
+        except Exception as cause:  # noqa: BLE001 - the part that fails is the one to name
+            wrong = TaskError(
+                f"the {what} must survive pickling to reach the workers, but {part!r:.80} does not: "
+                f"{type(cause).__name__}: {cause}. Open what cannot travel (files, locks, connections) inside "
+                'the function, or use mode="thread"'
+            )
+            wrong.__cause__ = cause
+            return wrong
+    return TaskError(f"the call cannot be sent to the workers: {type(error).__name__}: {error}")
+
+
+def _warn_of_weight(evaluator: MapEvaluator, size: int) -> None:
+    function = evaluator.function
+    if type(function).__module__.partition(".")[0] == "admf_dask":
+        # Such as `backtest_objective`: it is made to carry its prices.
+        return
+    name = str(getattr(_innermost(function), "__name__", "function"))
+    carried = [(_size(value), label, value) for label, value in _carried(function)]
+    carried = [found for found in carried if found[0] >= size // 4]
+    if carried:
+        _, label, value = max(carried, key=lambda found: found[0])
+        words = (
+            f"`{name}` carries {describe(value)} ({format_bytes(_size(value))}) as `{label}`; give it as data={label} and write "
+            f"`def {name}(item, {label})`"
+        )
+    else:
+        words = (
+            f"the function `{name}` and its items weigh {format_bytes(size)}; give what is large as data= (a mapping, say) and "
+            "let the items be its names"
+        )
+    warnings.warn(f"{words}: then it is recognised when it is used again", HeavyCallWarning, stacklevel=6)
+
+
+def _carried(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """What a function takes along when it is pickled, by name."""
+    if isinstance(function, functools.partial):
+        inner = _innermost(function)
+        names = inner.__code__.co_varnames if isinstance(inner, types.FunctionType) else ()
+        for place, value in enumerate(function.args):
+            yield (names[place] if place < len(names) else "data"), value
+        yield from function.keywords.items()
+        yield from _carried(function.func)
+    elif isinstance(function, types.MethodType):
+        yield from vars(function.__self__).items() if hasattr(function.__self__, "__dict__") else ()
+    elif isinstance(function, types.FunctionType):
+        code = function.__code__
+        for label, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            yield label, cell.cell_contents
+        for label in code.co_names:
+            if label in function.__globals__:
+                yield label, function.__globals__[label]
+
+
+def _innermost(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, (types.ModuleType, types.FunctionType, type)):
+        return 0
+    try:
+        return Parcel.of(value).size
+    except Exception:  # noqa: BLE001 - what cannot be pickled does not travel, so it has no weight
+        return 0
