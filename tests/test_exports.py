@@ -58,6 +58,7 @@ PUBLIC = [
     "engine",
     "run_isolated_process",
     "run_parallel_backtests",
+    "steps",
 ]
 
 
