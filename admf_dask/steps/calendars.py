@@ -114,6 +114,8 @@ def _near(name: Any, known: list[str]) -> str:
 
 def _filled(result: pd.DataFrame, missing: pd.DatetimeIndex) -> pd.DataFrame:
     """Bars in which nothing happened, on the missing sessions; what was missing in the bars themselves stays so."""
+    import pandas as pd
+
     gone = result.index.tz_localize(None).isin(missing)  # type: ignore[attr-defined]
     before = result.ffill()
     columns = bar_columns(result)
@@ -122,7 +124,7 @@ def _filled(result: pd.DataFrame, missing: pd.DatetimeIndex) -> pd.DataFrame:
             before[label] = 0
         elif "close" in columns:
             before[label] = _last(numbers(result, columns["close"]))
-    return result.where(~gone[:, None], before)
+    return pd.DataFrame({label: result[label].where(~gone, before[label]) for label in result.columns}, columns=result.columns)
 
 
 def _last(values: Any) -> Any:

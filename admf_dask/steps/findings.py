@@ -79,7 +79,7 @@ def _missing_days(ordered: pd.DatetimeIndex) -> Iterator[Finding]:
     import pandas as pd
 
     days = ordered.tz_localize(None).normalize()
-    every = bool((days.dayofweek >= 5).any())
+    every = bool((days.day_of_week >= 5).any())
     wanted = pd.date_range(days[0], days[-1], freq="D" if every else "B")
     gone = np.asarray(~wanted.isin(days))
     starts = np.flatnonzero(gone & ~np.concatenate([[False], gone[:-1]])).tolist()
