@@ -124,7 +124,9 @@ def _filled(result: pd.DataFrame, missing: pd.DatetimeIndex) -> pd.DataFrame:
             before[label] = 0
         elif "close" in columns:
             before[label] = _last(numbers(result, columns["close"]))
-    return pd.DataFrame({label: result[label].where(~gone, before[label]) for label in result.columns}, columns=result.columns)
+    return pd.DataFrame(
+        {label: result[label].where(~gone, before[label]) for label in result.columns}, columns=result.columns
+    )
 
 
 def _last(values: Any) -> Any:
