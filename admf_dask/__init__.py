@@ -48,7 +48,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "symbols": ("ParallelDataProcessor",),
     "space": ("Choice", "FloatRange", "IntRange", "LogRange"),
 }
-_DOORS = ("datasets", "engine")
+_DOORS = ("datasets", "engine", "steps")
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = sorted((*_HOME, *_DOORS, "__version__"))
@@ -77,7 +77,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from admf_dask import datasets, engine
+    from admf_dask import datasets, engine, steps
     from admf_dask.backtests import run_parallel_backtests
     from admf_dask.config import ParallelConfig
     from admf_dask.engine import backtest_objective

@@ -2,7 +2,8 @@
 
 A function's parts are its syntax (comments, layout and docstring left out), what it closes over, its defaults, the plain
 values it reads from its module, and the functions and classes of its own package that it calls, each with their parts.
-What other packages do is their version's business.
+What other packages do is their version's business. An object that is called as a function may have a method `identity_parts`,
+which names what its results depend on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from collections.abc import Callable
 from typing import Any
 
 from admf_dask.identity import code_key, content_key
-from admf_dask.objectives import BatchObjective
 
 Parts = dict[str, str]
 """What a part is called in messages -> its content as hexadecimal digits."""
@@ -58,9 +58,9 @@ def _walk(thing: Any, parts: Parts, seen: set[int]) -> None:
         _walk_class(thing, parts, seen)
     elif isinstance(inner := getattr(thing, "py_func", None), types.FunctionType):
         _walk(inner, parts, seen)
-    elif isinstance(thing, BatchObjective):
+    elif callable(tell := getattr(thing, "identity_parts", None)):
         _walk_class(type(thing), parts, seen)
-        for label, value in thing.identity_parts().items():
+        for label, value in tell().items():
             _walk_value(value, label, parts, seen)
     elif isinstance(thing, (types.BuiltinFunctionType, types.ModuleType)):
         parts[f"the function {_name(thing)}"] = _name(thing)
@@ -71,7 +71,8 @@ def _walk(thing: Any, parts: Parts, seen: set[int]) -> None:
 
 def _walk_function(function: types.FunctionType, parts: Parts, seen: set[int]) -> None:
     name = _name(function)
-    parts[f"the source of {name}"] = _source(function)
+    name = _apart(name, parts, source := _source(function))
+    parts[f"the source of {name}"] = source
     if function.__defaults__ or function.__kwdefaults__:
         parts[f"the defaults of {name}"] = _hex((function.__defaults__, function.__kwdefaults__))
     for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
@@ -87,8 +88,18 @@ def _walk_function(function: types.FunctionType, parts: Parts, seen: set[int]) -
                 _walk_value(value, f"{variable!r}, which {name} reads", parts, seen)
 
 
+def _apart(name: str, parts: Parts, source: str) -> str:
+    """The name, numbered where another function has it: one of two lambdas must not hide behind the other."""
+    apart, number = name, 1
+    while parts.get(f"the source of {apart}", source) != source:
+        number += 1
+        apart = f"{name} ({number})"
+    return apart
+
+
 def _walk_value(value: Any, label: str, parts: Parts, seen: set[int]) -> None:
-    if isinstance(value, (types.FunctionType, types.MethodType, functools.partial, type)) or hasattr(value, "py_func"):
+    followed = isinstance(value, (types.FunctionType, types.MethodType, functools.partial, type))
+    if followed or hasattr(value, "py_func") or hasattr(value, "identity_parts"):
         _walk(value, parts, seen)
     elif not isinstance(value, types.ModuleType):
         parts[label] = _hex(value)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from admf_dask.config import ParallelConfig
 from admf_dask.errors import DataError, JournalError, TaskError
@@ -16,14 +16,16 @@ from admf_dask.events import Observer
 from admf_dask.journal import Journal, as_journal
 from admf_dask.outcomes import Outcome
 from admf_dask.runtime import Outcomes, Session
+from admf_dask.steps import FrameReader, compose, find_symbols, read_symbols
+from admf_dask.steps.files import as_pattern, find_file
+from admf_dask.steps.pipeline import starts_with_frame
+from admf_dask.steps.readers import read_table
 from admf_dask.text import did_you_mean, format_count
 
 if TYPE_CHECKING:
     import pandas as pd
     from dask.bag import Bag
     from distributed import Client
-
-SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz")
 
 
 class ParallelDataProcessor:
@@ -56,9 +58,10 @@ class ParallelDataProcessor:
     def process_symbols(
         self,
         symbols: Any,
-        processor_func: Callable[..., Any] | Sequence[Callable[..., Any]],
+        processor_func: Callable[..., Any] | Sequence[Any],
         *,
         data: Any = None,
+        reader: FrameReader | None = None,
         out: str | os.PathLike[str] | None = None,
         force: bool = False,
         on_error: str = "record",
@@ -75,10 +78,14 @@ class ParallelDataProcessor:
             Names, in the order wanted; a repeated one is evaluated once. Or a file: text (one a line), CSV with a column
             `symbol`, or JSON. Or None with `data`: all that it has.
         processor_func
-            A function, or several, each taking what the one before returned (`step(symbol, frame, **kwargs)` needs `data`).
+            A function, or a list of steps, each taking what the one before returned: functions of symbol and frame, steps of
+            `admf_dask.steps`, or pairs (function, options), as `compose` takes them.
         data
             A mapping symbol -> frame; a folder of Parquet or CSV files named by symbol; or a pattern such as
             `prices/{symbol}.parquet`. Files are read on the worker, the largest first, so that the end is short.
+        reader
+            How to read the files: names, dates, timezone, separator. Without one they are read as they are, and dates in
+            CSV stay text.
         out
             A folder: the worker writes each returned frame to `out/{symbol}.parquet` itself, under another name first, so
             that nothing half-written is ever seen and nothing passes through this process. The result reads them when asked.
@@ -93,9 +100,9 @@ class ParallelDataProcessor:
 
         Raises DataError for symbols or folders that cannot be used at all, TaskError when every symbol failed.
         """
-        source = _Source.of(data)
-        names = list(dict.fromkeys(read_symbols(symbols, source)))
-        task = _Task(_steps(processor_func), kwargs, source.pattern, source.mapping is not None, _folder(out))
+        function, source = _function(processor_func), _Source.of(data, reader)
+        names = list(dict.fromkeys(_names(symbols, source)))
+        task = _Task(function, kwargs, source.pattern, source.mapping is not None, reader, _folder(out))
         items = [_Item(name, *source.facts(name)) for name in names]
         items.sort(key=lambda item: -item.size)
         if out is not None:
@@ -104,17 +111,25 @@ class ParallelDataProcessor:
         with self._session() as session:
             outcomes = session.map(
                 task, items, data=source.mapping, on_error=on_error, timeout=timeout, journal=journal, progress=progress,
-                name=getattr(task.steps[-1], "__name__", "symbols"),
+                name=getattr(function, "__name__", "symbols"),
             )  # fmt: skip
         return SymbolResults(names, outcomes)
 
-    def to_bag(self, symbols: Any, processor_func: Callable[..., Any], *, data: Any = None, **kwargs: Any) -> Bag:
+    def to_bag(
+        self,
+        symbols: Any,
+        processor_func: Callable[..., Any] | Sequence[Any],
+        *,
+        data: Any = None,
+        reader: FrameReader | None = None,
+        **kwargs: Any,
+    ) -> Bag:
         """The same calls as a `dask.bag` of pairs (symbol, result); nothing runs until it is computed."""
         from admf_dask.runtime.graph import list_bag
 
-        source = _Source.of(data)
-        task = _Task(_steps(processor_func), kwargs, source.pattern, source.mapping is not None, None)
-        items = [_Item(name, 0, "") for name in dict.fromkeys(read_symbols(symbols, source))]
+        function, source = _function(processor_func), _Source.of(data, reader)
+        task = _Task(function, kwargs, source.pattern, source.mapping is not None, reader, None)
+        items = [_Item(name, 0, "") for name in dict.fromkeys(_names(symbols, source))]
         return list_bag(items, "symbols").map(partial(_pair, task=task, mapping=source.mapping))
 
     @contextlib.contextmanager
@@ -144,9 +159,17 @@ class _Source:
 
     pattern: str | None = None
     mapping: Mapping[str, Any] | None = None
+    reader: FrameReader | None = None
 
     @classmethod
-    def of(cls, data: Any) -> _Source:
+    def of(cls, data: Any, reader: Any = None) -> _Source:
+        if reader is not None and not isinstance(reader, FrameReader):
+            raise TypeError(f"reader must be a FrameReader, but is {reader!r:.80}")
+        if reader is not None and (data is None or isinstance(data, Mapping)):
+            raise DataError(
+                f"a reader reads files, but data is {'a mapping' if data is not None else 'not given'}; give a folder or a "
+                "pattern such as 'prices/{symbol}.csv'"
+            )
         if data is None:
             return cls()
         if isinstance(data, Mapping):
@@ -155,14 +178,7 @@ class _Source:
             raise DataError(
                 f"data must be a mapping symbol -> frame, a folder or a pattern with {{symbol}}, but is {data!r:.80}"
             )
-        text = os.fspath(data)
-        if "{symbol}" in text:
-            return cls(pattern=os.path.abspath(text))
-        if not os.path.isdir(text):
-            raise DataError(
-                f"the data folder {text} does not exist; a pattern needs {{symbol}}, as in 'prices/{{symbol}}.parquet'"
-            )
-        return cls(pattern=os.path.join(os.path.abspath(text), "{symbol}"))
+        return cls(pattern=as_pattern(data), reader=reader)
 
     def symbols(self) -> list[str]:
         """All that there are, sorted."""
@@ -170,16 +186,7 @@ class _Source:
             return [str(name) for name in self.mapping]
         if self.pattern is None:
             raise DataError("symbols=None means all that data= has, but there is no data=; give a list of symbols")
-        before, _, after = self.pattern.partition("{symbol}")
-        folder = os.path.dirname(before) or "."
-        prefix = os.path.basename(before)
-        found = []
-        for name in sorted(os.listdir(folder)):
-            for end in (after,) if after else SUFFIXES:
-                if name.startswith(prefix) and name.endswith(end) and not name.startswith("."):
-                    found.append(name[len(prefix) : len(name) - len(end)])
-                    break
-        return found
+        return list(find_symbols(self.pattern))
 
     def facts(self, symbol: str) -> tuple[int, str]:
         """Bytes and a stamp of the input; 0 and nothing where there is no file to look at."""
@@ -195,38 +202,12 @@ class _Source:
         return facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}"
 
 
-def find_file(pattern: str, symbol: str) -> str:
-    """The file of a symbol. Raises DataError when there is none."""
-    path = pattern.replace("{symbol}", symbol)
-    whole = bool(pattern.partition("{symbol}")[2])
-    candidates = [path] if whole else [f"{path}{suffix}" for suffix in SUFFIXES]
-    for candidate in candidates:
-        if os.path.isfile(candidate):
-            return candidate
-    raise DataError(
-        f"there is no file of {symbol}: {' or '.join(os.path.basename(one) for one in candidates)} is missing"
-    )
-
-
-def read_frame(path: str) -> pd.DataFrame:
-    """A price file as a DataFrame. Raises DataError naming the file for one that is empty, broken or no table."""
-    import pandas as pd
-
-    try:
-        table: pd.DataFrame = pd.read_parquet(path) if path.endswith((".parquet", ".pq")) else pd.read_csv(path)
-    except Exception as error:
-        raise DataError(f"{os.path.basename(path)} cannot be read: {type(error).__name__}: {error}") from error
-    if not len(table):
-        raise DataError(f"{os.path.basename(path)} has no rows")
-    return table
-
-
-def read_symbols(symbols: Any, source: _Source) -> list[str]:
-    """The names in a list, or in a file (text, CSV with a column `symbol`, JSON). Raises DataError with the rule."""
+def _names(symbols: Any, source: _Source) -> list[str]:
+    """The names in a list, or in a file. Raises DataError with the rule."""
     if symbols is None:
         return source.symbols()
     if isinstance(symbols, os.PathLike) or (isinstance(symbols, str) and os.path.isfile(symbols)):
-        return _symbols_in_file(os.fspath(symbols))
+        return read_symbols(symbols)
     if isinstance(symbols, str):
         raise DataError(f"symbols must be a list of names or a file, but is the text {symbols!r}; write [{symbols!r}]")
     names = list(symbols)
@@ -236,36 +217,15 @@ def read_symbols(symbols: Any, source: _Source) -> list[str]:
     return names
 
 
-def _symbols_in_file(path: str) -> list[str]:
-    import json
-
-    import pandas as pd
-
-    try:
-        if path.endswith(".json"):
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-        elif path.endswith(".csv"):
-            table = pd.read_csv(path)
-            if "symbol" not in table.columns:
-                raise DataError(f"{path} must have a column 'symbol'{did_you_mean('symbol', map(str, table.columns))}")
-            found = table["symbol"].tolist()
-        else:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-            found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"the symbols in {path} cannot be read: {error}") from error
-    if not isinstance(found, list) or not all(isinstance(name, str) and name for name in found):
-        raise DataError(f"{path} must hold a list of names")
-    return found
-
-
-def _steps(given: Any) -> tuple[Callable[..., Any], ...]:
-    steps = (given,) if callable(given) else tuple(given) if isinstance(given, (list, tuple)) else ()
-    if not steps or not all(callable(step) for step in steps):
+def _function(given: Any) -> Callable[..., Any]:
+    """One function of symbol and frame: the given one, or the steps one after the other."""
+    if callable(given) and not starts_with_frame(given):
+        return cast("Callable[..., Any]", given)
+    pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping)
+    steps = [given] if callable(given) or pair else list(given) if isinstance(given, (list, tuple)) else []
+    if not steps:
         raise TypeError(f"processor_func must be a function or a list of functions, but is {given!r:.80}")
-    return steps
+    return compose(*steps)
 
 
 def _folder(out: Any) -> str | None:
@@ -296,24 +256,33 @@ def _forget_what_is_gone(items: list[_Item], out: Path, force: bool, journal: Jo
 class _Task:
     """What a worker does with one symbol."""
 
-    steps: tuple[Callable[..., Any], ...]
+    function: Callable[..., Any]
     options: dict[str, Any]
     pattern: str | None
     mapped: bool
+    reader: FrameReader | None
     out: str | None
 
+    def identity_parts(self) -> Mapping[str, Any]:
+        """What its results depend on, for the journal."""
+        return {
+            "the function": self.function,
+            **{f"option {name!r}": value for name, value in self.options.items()},
+            "where the data is": (self.pattern, self.mapped),
+            "the reader": self.reader,
+            "the output folder": self.out,
+        }
+
     def __call__(self, item: _Item, mapping: Mapping[str, Any] | None = None) -> Any:
-        first, *rest = self.steps
         if self.mapped:
             if mapping is None or item.symbol not in mapping:
                 raise DataError(f"data has no {item.symbol!r}{did_you_mean(item.symbol, map(str, mapping or ()))}")
-            value = first(item.symbol, mapping[item.symbol], **self.options)
+            value = self.function(item.symbol, mapping[item.symbol], **self.options)
         elif self.pattern is not None:
-            value = first(item.symbol, read_frame(find_file(self.pattern, item.symbol)), **self.options)
+            read = read_table if self.reader is None else self.reader.read
+            value = self.function(item.symbol, read(find_file(self.pattern, item.symbol)), **self.options)
         else:
-            value = first(item.symbol, **self.options)
-        for step in rest:
-            value = step(item.symbol, value, **self.options)
+            value = self.function(item.symbol, **self.options)
         return value if self.out is None else self._write(item.symbol, value)
 
     def _write(self, symbol: str, value: Any) -> Written:

@@ -59,6 +59,7 @@ PUBLIC = [
     "engine",
     "run_isolated_process",
     "run_parallel_backtests",
+    "steps",
 ]
 
 

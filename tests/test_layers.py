@@ -16,12 +16,13 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(WORDS, WORDS),
     **dict.fromkeys(DECISIONS, WORDS | DECISIONS),
     "engine": WORDS,
+    "steps": WORDS,
     "local": WORDS | {"resources"},
     **dict.fromkeys(OBSERVERS, WORDS | DECISIONS),
     # An isolated call is how an item is done again, alone: the column of local tools is below the runtime.
     "runtime": WORDS | DECISIONS | OBSERVERS | {"local"},
     **dict.fromkeys(
-        ("optimize", "backtests", "symbols"), WORDS | DECISIONS | OBSERVERS | {"runtime", "engine", "local"}
+        ("optimize", "backtests", "symbols"), WORDS | DECISIONS | OBSERVERS | {"runtime", "engine", "local", "steps"}
     ),
 }
 DOORS = {"", "__main__", "cli", "dashboard", "datasets", "study", "testing"}

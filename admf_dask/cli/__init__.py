@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument(
         "--option", action="append", default=[], metavar="key=value", help="an option of the function; repeatable"
     )
+    _reading(process)
     process.add_argument("--force", action="store_true", help="do all again, also what is unchanged")
     process.add_argument("--timeout", type=float, metavar="SECONDS", help="for one symbol")
     process.set_defaults(run=_process)
@@ -87,6 +88,23 @@ def _parser() -> argparse.ArgumentParser:
     for command in (optimize, backtest, process, resources):
         _common(command)
     return parser
+
+
+def _reading(parser: argparse.ArgumentParser) -> None:
+    """How price files are read; without any of these they are read as they are."""
+    parser.add_argument("--date-column", metavar="NAME", help="the column of --data files that becomes the index")
+    parser.add_argument(
+        "--date-format", metavar="FORMAT", help="such as %%d.%%m.%%Y, or s, ms, us, ns; ISO 8601 if left out"
+    )
+    parser.add_argument("--timezone", metavar="NAME", help="dates without a timezone are in this one, others converted")
+    parser.add_argument("--separator", metavar="CHARACTER", help="between the columns of CSV, if not a comma")
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="new=old",
+        help="a new name for a column of the files; repeatable",
+    )
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from admf_dask.cli.settings import config_from
 from admf_dask.config import ParallelConfig
 from admf_dask.errors import ConfigError, TaskError
 from admf_dask.runtime import FailedItemsWarning
+from admf_dask.steps import FrameReader
 from admf_dask.symbols import ParallelDataProcessor
 from admf_dask.text import format_bytes, format_count, format_seconds
 
@@ -25,6 +26,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     function = load_function(parsed.function)
     options = dict(read_option(text) for text in parsed.option)
+    reader = read_reader(parsed)
     symbols = None if parsed.symbols is None else _symbols(parsed.symbols)
     processor = ParallelDataProcessor(config=config_from(parsed, ParallelConfig()))
     began = time.perf_counter()
@@ -32,7 +34,7 @@ def run(parsed: argparse.Namespace) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FailedItemsWarning)
             results = processor.process_symbols(
-                symbols, function, data=parsed.data, out=parsed.out, force=parsed.force, timeout=parsed.timeout,
+                symbols, function, data=parsed.data, reader=reader, out=parsed.out, force=parsed.force, timeout=parsed.timeout,
                 progress=not parsed.quiet, **options,
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -80,6 +82,28 @@ def load_function(name: str) -> Any:
     if not callable(found):
         raise ConfigError(f"--function {name} is {found!r:.60}, and no function")
     return found
+
+
+def read_reader(parsed: argparse.Namespace) -> FrameReader | None:
+    """The reader that the options describe, None without any. Raises ConfigError for one that fits no file."""
+    columns = dict(_column(text) for text in parsed.column)
+    given = {name: getattr(parsed, name) for name in ("date_column", "date_format", "timezone", "separator")}
+    options = {name: value for name, value in given.items() if value is not None}
+    if not columns and not options:
+        return None
+    if len(columns) != len(parsed.column):
+        raise ConfigError(f"--column must give each new name once, but has {' '.join(parsed.column)}")
+    try:
+        return FrameReader(columns=columns, **options)
+    except ValueError as error:
+        raise ConfigError(f"these files cannot be described: {error}") from error
+
+
+def _column(text: str) -> tuple[str, str]:
+    new, equals, old = text.partition("=")
+    if not equals or not new or not old:
+        raise ConfigError(f"--column must be new=old, such as 'close=Adj Close', but is {text!r}")
+    return new, old
 
 
 def read_option(text: str) -> tuple[str, Any]:
