@@ -93,7 +93,7 @@ def clean(
         Returns beyond `deviations` robust standard deviations that stay: a crash, or a split not adjusted for. Never dropped.
     deviations
         How many; one robust standard deviation is 1.4826 x the median absolute deviation of the log returns of close. None
-        are found where that is zero.
+        are found where that is zero (below 1e-9).
     most
         How many findings of each kind are kept in attrs; the counts are always whole.
 
