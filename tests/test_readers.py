@@ -66,7 +66,7 @@ def test_dates_have_many_forms_and_one_meaning(
     assert found.index.tolist() == [pd.Timestamp(text) for text in wanted]
     numbers = pd.DataFrame({"close": [1, 1], "Timestamp": texts})
     numbers.to_parquet(tmp_path / "a.parquet")
-    assert FrameReader(date_format=date_format).read(tmp_path / "a.parquet").index.equals(found.index)
+    assert FrameReader(date_format=date_format).read(tmp_path / "a.parquet").index.tolist() == found.index.tolist()
 
 
 def test_offsets_and_timezones(tmp_path: Path) -> None:
@@ -81,6 +81,13 @@ def test_offsets_and_timezones(tmp_path: Path) -> None:
     path.write_text("time,close\n2024-03-08T09:30:00Z,1\n2024-03-11T09:30:00,2\n")
     with pytest.raises(DataError, match="an offset and others without one, such as '2024-03-11T09:30:00'"):
         FrameReader(timezone="UTC").read(path)
+    path.write_text("time,close\n8.3.2024 09:30 -0500,1\n11.3.2024 09:30 -0400,2\n")
+    written = FrameReader(timezone="America/New_York", date_format="%d.%m.%Y %H:%M %z").read(path)
+    assert written.index.equals(found.index)
+    path.write_text("time,close\n08-03-2024,1\n11-03-2023,2\n")
+    assert FrameReader(date_format="%d-%m-%Y").read(path).index.tz is None
+    path.write_text("time,close\n2024-03-08 09:30-05,1\n")
+    assert FrameReader().read(path).index[0] == found.index[0]
     for hour in ("2024-03-10 02:30", "2024-11-03 01:30"):
         path.write_text(f"time,close\n2024-03-08 09:30,1\n{hour},2\n")
         with pytest.raises(DataError, match=f"row 1: '{hour}' is at no or at two times in America/New_York"):

