@@ -21,7 +21,9 @@ def test_importing_loads_nothing_heavy() -> None:
     assert loaded("import admf_dask") == set()
 
 
-@pytest.mark.parametrize("name", ["ParallelConfig", "ResourceManager", "IntRange", "AdmfError", "batch_objective"])
+@pytest.mark.parametrize(
+    "name", ["ParallelConfig", "ResourceManager", "IntRange", "AdmfError", "batch_objective", "steps"]
+)
 def test_light_names_load_nothing_heavy(name: str) -> None:
     assert loaded(f"from admf_dask import {name}") == set()
 

@@ -31,7 +31,10 @@ def test_environment_yml_lists_the_same_packages_with_the_same_bounds() -> None:
     assert conda.pop("python") == PROJECT["requires-python"]
     conda.pop("pip")
     extras = [
-        line for name in ("data", "calendars", "test") for line in PROJECT["optional-dependencies"][name] if "admf_dask" not in line
+        line
+        for name in ("data", "calendars", "test")
+        for line in PROJECT["optional-dependencies"][name]
+        if "admf_dask" not in line
     ]
     wanted = bounds([*PROJECT["dependencies"], *extras])
     assert {**conda, **pip} == {CONDA_NAMES.get(name, name): bound for name, bound in wanted.items()}

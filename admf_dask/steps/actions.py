@@ -43,7 +43,7 @@ def adjust(
     frame must not be adjusted yet.
 
     Returns a new frame, prices and volume as float64. Raises DataError for a ratio that is not positive, a dividend that is
-    negative or not below C, dates that cannot be read or are outside, and missing columns. Costs about 1 ms and 10 microseconds
+    negative or not below C, dates that cannot be read or are outside, and missing columns. Costs about 3 ms, and 10 microseconds
     for an action. Safe in threads.
     """
     check_choice("outside", outside, ("raise", "ignore"))

@@ -45,6 +45,7 @@ def align(frame: pd.DataFrame, calendar: Any, *, fill: str | None = None) -> pd.
     if days.empty:
         raise DataError("align needs at least one bar, but the frame has no rows")
     sessions = _given(calendar, days) if isinstance(calendar, pd.DatetimeIndex) else _named(calendar, days)
+    sessions = sessions.as_unit(days.unit)
     missing, extra = sessions.difference(days), days.difference(sessions)
     sessions = sessions.tz_localize(frame.index.tz).rename(frame.index.name)  # type: ignore[attr-defined]
     result = frame.reindex(sessions)

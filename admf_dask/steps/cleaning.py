@@ -28,6 +28,8 @@ RECORD = "cleaning"
 """The key in `frame.attrs`."""
 KINDS = ("duplicate", "unsorted", "gap", *BAD_TICKS, "jump")
 
+MENDS = {"duplicates": ("keep_first", "keep_last", "drop"), "unsorted": ("sort",), "bad_ticks": ("drop",)}
+
 
 @dataclass(frozen=True, eq=False)
 class CleaningReport:
@@ -93,22 +95,18 @@ def clean(
         Returns beyond `deviations` robust standard deviations that stay: a crash, or a split not adjusted for. Never dropped.
     deviations
         How many; one robust standard deviation is 1.4826 x the median absolute deviation of the log returns of close. None
-        are found where that is zero.
+        are found where that is zero (below 1e-9).
     most
         How many findings of each kind are kept in attrs; the counts are always whole.
 
     Findings are those of the frame as it came, before mending. Bars are compared in the order of their times, the first
     of a repeated time. attrs survive Parquet. Raises DataError for an index without times, columns that hold no numbers
-    and what was told to raise; ValueError for options. Costs about 5 ms for 10,000 rows. Safe in threads.
+    and what was told to raise; ValueError for options. Costs about 5 ms for 10,000
+    rows and 10 microseconds for a finding. Safe in threads.
     """
-    for name, value, mends in (
-        ("duplicates", duplicates, ("keep_first", "keep_last", "drop")),
-        ("unsorted", unsorted, ("sort",)),
-        ("gaps", gaps, ()),
-        ("bad_ticks", bad_ticks, ("drop",)),
-        ("jumps", jumps, ()),
-    ):
-        check_choice(name, value, ("report", "raise", *mends))
+    given = {"duplicates": duplicates, "unsorted": unsorted, "gaps": gaps, "bad_ticks": bad_ticks, "jumps": jumps}
+    for name, value in given.items():
+        check_choice(name, value, ("report", "raise", *MENDS.get(name, ())))
     if not deviations > 0 or most < 0:
         raise ValueError(f"deviations must be positive and most not negative, but are {deviations} and {most}")
     found = _find(frame, deviations)

@@ -55,7 +55,7 @@ def rolling(
     A window ends at its row and includes it, so nothing looks ahead; the first rows, and windows with a missing value, are NaN.
     std is that of a sample (n - 1); zscore is (value - mean) / std, NaN where std is zero. `prefix` goes before the names, for
     a second column. Raises ValueError for a window below 2 or an unknown feature; DataError where the column is missing or a
-    new one is there already. Costs about 5 ms for 100,000 rows and a window. Safe in threads.
+    new one is there already. Costs about 20 ms for 100,000 rows, a window and all five. Safe in threads.
     """
     import pandas as pd
 

@@ -24,15 +24,16 @@ def find_symbols(folder_or_pattern: str | os.PathLike[str]) -> dict[str, str]:
     exist, a pattern without `{symbol}`, and where nothing is found. Cost: one listing.
     """
     pattern = as_pattern(folder_or_pattern)
-    head, piece, _ = _pieces(pattern)
+    head, piece, below = _pieces(pattern)
     try:
         names = sorted(name for name in os.listdir(head) if not name.startswith("."))
     except OSError as error:
         raise DataError(f"the folder {head} of {pattern} cannot be listed: {error.strerror or error}") from error
     found = {}
     for suffix in _endings(pattern):
+        like = re.compile(_as_regex(piece if below else piece + suffix))
         for name in names:
-            match = re.fullmatch(_as_regex(piece + (suffix if piece == os.path.basename(pattern) else "")), name)
+            match = like.fullmatch(name)
             if match and match[1] not in found and os.path.isfile(path := f"{_filled(pattern, match[1])}{suffix}"):
                 found[match[1]] = path
     if not found:

@@ -21,6 +21,9 @@ HALF_DAY = np.timedelta64(12, "h")
 NORMAL = 1.4826
 """Standard deviation of a normal distribution / its median absolute deviation."""
 
+NOTHING = 1e-9
+"""A robust standard deviation below this is no scale: half of all returns are the same, up to rounding."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -136,7 +139,7 @@ def return_outliers(frame: pd.DataFrame, times: pd.DatetimeIndex, deviations: fl
         return
     middle = float(np.median(returns))
     scale = NORMAL * float(np.median(np.abs(returns - middle)))
-    if scale == 0:
+    if scale < NOTHING:
         return
     for place, kind in _jumps_and_spikes(returns - middle, deviations * scale):
         row = int(order[place + 1])
