@@ -76,6 +76,11 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
     return f"{format_count(count)} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def readable(name: str) -> str:
+    """`readable("sharpe_ratio")` is `'Sharpe ratio'`."""
+    return name.replace("_", " ").capitalize()
+
+
 def join_words(words: Iterable[object], last: str = "and") -> str:
     """`join_words("abc")` is `'a, b and c'`."""
     *head, tail = [str(word) for word in words] or [""]

@@ -19,10 +19,12 @@ ALLOWED: dict[str, set[str]] = {
     "steps": WORDS,
     "local": WORDS | {"resources"},
     **dict.fromkeys(OBSERVERS, WORDS | DECISIONS),
+    "page": WORDS | DECISIONS | {"progress"},
     # An isolated call is how an item is done again, alone: the column of local tools is below the runtime.
     "runtime": WORDS | DECISIONS | OBSERVERS | {"local"},
     **dict.fromkeys(
-        ("optimize", "backtests", "symbols"), WORDS | DECISIONS | OBSERVERS | {"runtime", "engine", "local", "steps"}
+        ("optimize", "backtests", "symbols"),
+        WORDS | DECISIONS | OBSERVERS | {"runtime", "engine", "local", "steps", "page"},
     ),
 }
 DOORS = {"", "__main__", "cli", "dashboard", "datasets", "study", "testing"}

@@ -85,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="how far a run is, or how it ended, from the journal in its folder")
     status.add_argument("directory", metavar="DIR", help="the --out of the run, or the folder of its journal")
     status.set_defaults(run=_status)
+    dashboard = commands.add_parser(
+        "dashboard", help="the page over a journal, in a browser: a run under way, or one that ended"
+    )
+    dashboard.add_argument("directory", metavar="DIR", help="the --out of the run, or the folder of its journal")
+    dashboard.add_argument(
+        "--dashboard", metavar="HOST:PORT", help="where to serve it (default: loopback, a free port)"
+    )
+    dashboard.set_defaults(run=_dashboard)
     for command in (optimize, backtest, process, resources):
         _common(command)
     return parser
@@ -138,6 +146,12 @@ def _process(parsed: argparse.Namespace) -> int:
 
 def _status(parsed: argparse.Namespace) -> int:
     from admf_dask.cli.status import run
+
+    return run(parsed)
+
+
+def _dashboard(parsed: argparse.Namespace) -> int:
+    from admf_dask.cli.dashboard import run
 
     return run(parsed)
 

@@ -66,6 +66,8 @@ def _say_where(say: Any, study: Study, session: Session, bars: int) -> None:
         say(f"memory     {format_bytes(layout.memory_limit)} left for this process")
     if session.dashboard_link:
         say(f"dashboard  {session.dashboard_link}")
+        if session.tunnel:
+            say(f"           on your own machine first: {session.tunnel}")
 
 
 def _report(say: Any, result: OptimizationResult, out: Path) -> int:

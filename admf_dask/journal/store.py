@@ -49,6 +49,7 @@ class StoredBlock:
     ranges: NDArray[np.int64]
     """Shape (n, 2)."""
     at: float
+    number: int
 
 
 @contextmanager
@@ -149,16 +150,17 @@ def forget_failures(connection: sqlite3.Connection, sitting: int) -> None:
     connection.execute("COMMIT")
 
 
-def read_blocks(connection: sqlite3.Connection, sitting: int) -> Iterator[StoredBlock]:
-    """The blocks of a sitting, in the order they were written."""
+def read_blocks(connection: sqlite3.Connection, sitting: int, *, after: int = 0) -> Iterator[StoredBlock]:
+    """The blocks of a sitting, in the order they were written; those with a number above `after`."""
     failures: dict[int, list[FailedItem]] = {}
     for row in connection.execute(
-        "SELECT failure.* FROM failure JOIN block ON block.id = failure.block WHERE sitting = ?", (sitting,)
+        "SELECT failure.* FROM failure JOIN block ON block.id = failure.block WHERE sitting = ? AND block.id > ?",
+        (sitting, after),
     ):
         failures.setdefault(row[0], []).append(FailedItem(row[1], row[7], Failure(*row[2:7]), row[8]))
-    for row in connection.execute("SELECT * FROM block WHERE sitting = ? ORDER BY id", (sitting,)):
+    for row in connection.execute("SELECT * FROM block WHERE sitting = ? AND id > ? ORDER BY id", (sitting, after)):
         ranges = np.frombuffer(row[3], "<i8").astype(np.int64).reshape(-1, 2)
-        yield StoredBlock(_unpack(row, tuple(failures.get(row[0], ()))), ranges, row[2])
+        yield StoredBlock(_unpack(row, tuple(failures.get(row[0], ()))), ranges, row[2], row[0])
 
 
 def _unpack(row: tuple[object, ...], failures: tuple[FailedItem, ...]) -> Block:

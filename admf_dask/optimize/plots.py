@@ -12,6 +12,8 @@ from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
 
+from admf_dask.text import readable
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
@@ -117,8 +119,3 @@ def _best_so_far(scores: Any, maximize: bool) -> Any:
     filled = np.where(np.isnan(scores), -np.inf if maximize else np.inf, scores)
     best = np.maximum.accumulate(filled) if maximize else np.minimum.accumulate(filled)
     return np.where(np.isinf(best), np.nan, best)
-
-
-def readable(score: str) -> str:
-    """`sharpe_ratio` as `Sharpe ratio`."""
-    return score.replace("_", " ").capitalize()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from admf_dask import ranking
 from admf_dask.errors import SpaceError
 from admf_dask.outcomes import FailedItem
+from admf_dask.progress.digest import FAILURES, TOP, FailureTold, Update, axes_of, in_words
 from admf_dask.runtime import Audit, MapEvaluator, Replay, audit, replay
 from admf_dask.space import ABSENT, Combinable
-from admf_dask.text import did_you_mean, format_count, format_rate, format_seconds
+from admf_dask.text import did_you_mean, format_count, format_rate, format_seconds, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +190,7 @@ class OptimizationResult(Mapping[str, Any]):
 
     def plot_heatmap(self, x: str | None = None, y: str | None = None, aggregate: str = "max") -> figure:
         """The heatmap as a Bokeh figure, the best marked; x and y default to the first two parameters."""
-        from admf_dask.optimize.plots import heatmap_figure, readable
+        from admf_dask.optimize.plots import heatmap_figure
 
         names = [name for name in self.space.names if name not in (x, y)]
         x = x or (names.pop(0) if names else None)
@@ -207,6 +209,42 @@ class OptimizationResult(Mapping[str, Any]):
         from admf_dask.optimize.plots import history_figure
 
         return history_figure(self.indices, self.scores, self.score, maximize=self.maximize)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file that opens without a network: figures, heatmaps, the best, failures with tracebacks.
+
+        Returns the path. About 4 MB, most of them the library that draws; costs a second. Raises OSError where it cannot be
+        written.
+        """
+        from admf_dask.page.report import save_report
+
+        return save_report(self._update(), Path(path))
+
+    def _update(self) -> Update:
+        """What an observer would have been told of the run."""
+        best = self.order[:TOP].tolist()
+        failures = self.failed_items[:FAILURES]
+        now = time.time()
+        kinds: dict[str, int] = {}
+        for failed in self.failed_items:
+            kinds[failed.failure.error_type] = kinds.get(failed.failure.error_type, 0) + 1
+        return Update(
+            run="result", kind="optimize", name=f"Optimisation of {readable(self.score)}", total=self.space.size, slots=1,
+            score=self.score, maximize=self.maximize, began=now - self.elapsed, at=now, state=self.state,
+            recalled=self.recalled, done=self.total_evaluations + self.rejected, evaluated=self.total_evaluations,
+            failed=self.failed, rejected=self.rejected, indices=self.indices, scores=self.scores,
+            best=tuple(
+                (float(self.scores[at]), int(self.indices[at]), in_words(self.space[int(self.indices[at])])) for at in best
+            ),
+            failures=tuple(
+                FailureTold(
+                    failed.index, in_words(self.space[failed.index]), failed.failure.error_type, failed.failure.summary,
+                    failed.failure.traceback, now,
+                )
+                for failed in failures
+            ),
+            kinds=kinds, notices=(), axes=axes_of(self.space),
+        )  # fmt: skip
 
     def save(self, directory: str | os.PathLike[str]) -> dict[str, Path]:
         """Write `results.parquet`, `results.csv`, `heatmap.html` (opens offline) and, if any, `failures.csv`.

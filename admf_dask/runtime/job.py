@@ -19,6 +19,7 @@ from admf_dask.runtime.alarm import Alarm
 from admf_dask.runtime.blackbox import BlackBox, Slot
 from admf_dask.runtime.calls import BEGAN, Cells
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
+from admf_dask.runtime.facts import forgotten, tell_from_now_on, watched
 from admf_dask.runtime.shared import SharedData, value_of
 from admf_dask.runtime.shared.arrival import is_here, place_here
 from admf_dask.runtime.threads import limit_inner_threads
@@ -65,6 +66,7 @@ class Job(WorkerPlugin):  # type: ignore[misc]
         self._worker = worker
         self._own_process = worker.nanny is not None
         self._threads = worker.state.nthreads
+        tell_from_now_on(worker)
 
     def teardown(self, worker: Worker) -> None:
         """The run is over: stop what is under way."""
@@ -152,6 +154,7 @@ def evaluate_chunk(run: str, start: int, stop: int, budget: float) -> bytes:
     watch: Watch | None = None
     try:
         watch = job.watch()
+        watched(run, watch)
         return pack_reply(job.evaluator()(start, stop, budget, watch))
     except CallError as error:
         return pack_reply(error)
@@ -160,6 +163,7 @@ def evaluate_chunk(run: str, start: int, stop: int, budget: float) -> bytes:
     finally:
         if watch is not None:
             watch.done()
+            forgotten(run)
 
 
 def pack_reply(reply: Block | CallError) -> bytes:

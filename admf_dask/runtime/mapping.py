@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -17,6 +18,10 @@ from admf_dask.text import format_count
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_SHOWN = 10
+"""Rows of a notebook's view."""
 
 
 class FailedItemsWarning(UserWarning):
@@ -162,6 +167,14 @@ class Outcomes(Sequence[Outcome]):
         return (
             f"<Outcomes of {self.name}: {format_count(len(self) - failed)} ok, {format_count(failed)} failed{missing}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Counts, and the first failures or values as a table."""
+        failed = len(self._failed)
+        shown = self.failures[["item", "error_type", "message"]] if failed else self.frame[["item", "value", "seconds"]]
+        words = f"<b>Outcomes</b> of {html.escape(self.name)}: {format_count(len(self) - failed)} ok, "
+        words += f"{format_count(failed)} failed"
+        return f"{words}{shown.head(_SHOWN).to_html(max_cols=5)}" if len(self) else words
 
 
 def outcomes_of(block: Block, items: Sequence[Any]) -> Iterator[Outcome]:

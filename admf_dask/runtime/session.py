@@ -5,6 +5,7 @@ States: new -> open -> closed. A session is opened by `with` or `.open()`, once.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import enum
@@ -33,13 +34,14 @@ from admf_dask.progress import observers_for
 from admf_dask.resources import Layout, ResourceManager
 from admf_dask.runtime.accounts import memory_table
 from admf_dask.runtime.cluster import OwnCluster, free_address
+from admf_dask.runtime.dashboard import Page, add_page
 from admf_dask.runtime.driver import Run, Title
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Executor, InlineExecutor, total_threads
+from admf_dask.runtime.feed import RunFeed
 from admf_dask.runtime.guard import refuse_unguarded_main
 from admf_dask.runtime.leases import new_folder
 from admf_dask.runtime.mapping import Outcomes, map_evaluator, outcomes_of
-from admf_dask.runtime.page import Page
 from admf_dask.runtime.security import make_security
 from admf_dask.runtime.shared import SharedData, SharedStore
 from admf_dask.runtime.shared.arrival import drop
@@ -205,6 +207,8 @@ class Session:
                 "host, port and security="
             ) from error
         self._stack.callback(client.close)
+        if self.config.dashboard is not None:
+            self._farewells.append(asyncio.run_coroutine_threadsafe(add_page(client), client.loop.asyncio_loop))
         return client
 
     def _start_cluster(self) -> None:
@@ -291,6 +295,12 @@ class Session:
         if self._page is not None:
             return self._page.link
         return None if self._client is None or self._cluster is not None else str(self._client.dashboard_link) or None
+
+    @property
+    def tunnel(self) -> str | None:
+        """Reached by ssh: the command to type on your own machine, so that `dashboard_link` works there. Else None."""
+        self._must_be_open()
+        return None if self._page is None else self._page.tunnel
 
     def memory(self) -> pd.DataFrame:
         """Who holds how much memory now, in bytes: a row for each process, and for the machine.
@@ -421,6 +431,8 @@ class Session:
         executor = self._executor()
         if isinstance(executor, InlineExecutor):
             evaluator = replace(evaluator, interruptible=True)
+        if self._client is not None and self.config.dashboard is not None:
+            observers = (*observers, RunFeed(self._client, evaluator.items, self._farewells))
         throttle = None
         if self._cluster is not None:
             throttle = Throttle(self.config.max_memory_percent, executor.in_flight_limit)

@@ -43,9 +43,6 @@ class Combinations(Combinable):
         """The same combinations with more constraints."""
         return self._constrained(self._more(constraints))
 
-    def _only(self, constraint: Constraint) -> Self:
-        return self._constrained((constraint,))
-
     def _constrained(self, constraints: tuple[Constraint, ...]) -> Self:
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)

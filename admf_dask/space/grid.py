@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any, Self
 
@@ -124,13 +124,10 @@ class ParameterGrid(Combinable):
 
         return draw(self, n, seed)
 
-    def _only(self, constraint: Constraint) -> Self:
-        return self._constrained((constraint,))
-
-    def _constrained(self, constraints: Iterable[Constraint]) -> Self:
+    def _constrained(self, constraints: tuple[Constraint, ...]) -> Self:
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other.constraints = tuple(constraints)
+        other.constraints = constraints
         return other
 
     def __eq__(self, other: object) -> bool:

@@ -51,6 +51,10 @@ class Combinable(Sequence[dict[str, Any]]):
     def with_constraints(self, *constraints: Any) -> Self:
         """The same with more constraints."""
 
+    def without_constraints(self) -> Self:
+        """The same combinations, none of them left out."""
+        return self._constrained(())
+
     def columns(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
         """The combinations `[start, stop)` as columns: int64, float64 or bool where all values are, else object."""
         return self.take(_indices(start, stop))
@@ -87,7 +91,7 @@ class Combinable(Sequence[dict[str, Any]]):
     def describe_rejection(self, index: int) -> str:
         """Which constraint rejects the combination, as messages say it."""
         for constraint in self.constraints:
-            alone = self._only(constraint)
+            alone = self._constrained((constraint,))
             allowed, _ = alone.mask(index, index + 1)
             if allowed is not None and not allowed[0]:
                 return f"the constraint {describe(constraint)}"
@@ -110,7 +114,7 @@ class Combinable(Sequence[dict[str, Any]]):
         return found
 
     @abstractmethod
-    def _only(self, constraint: Constraint) -> Self: ...
+    def _constrained(self, constraints: tuple[Constraint, ...]) -> Self: ...
 
     def _more(self, constraints: Any) -> tuple[Constraint, ...]:
         return (*self.constraints, *make_constraints(constraints, self.names))

@@ -99,8 +99,9 @@ class PartOfSpace(Combinable):
         """The same part with more constraints."""
         return self._constrained(self._more(constraints))
 
-    def _only(self, constraint: Constraint) -> Self:
-        return self._constrained((constraint,))
+    def without_constraints(self) -> Self:
+        """The same part, of a whole that has none either."""
+        return type(self)(self.whole.without_constraints(), self.ranges)
 
     def _constrained(self, constraints: tuple[Constraint, ...]) -> Self:
         other = type(self)(self.whole, self.ranges)

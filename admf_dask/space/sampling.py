@@ -45,10 +45,14 @@ class ParameterSample(Combinable):
 
     def with_constraints(self, *constraints: Any) -> Self:
         """The same sample with more constraints: fewer of its combinations are evaluated."""
-        return type(self)(self.grid, self.positions, constraints=self._more(constraints))
+        return self._constrained(self._more(constraints))
 
-    def _only(self, constraint: Constraint) -> Self:
-        return type(self)(self.grid, self.positions, constraints=(constraint,))
+    def without_constraints(self) -> Self:
+        """The same sample, of a grid that has none either."""
+        return type(self)(self.grid.without_constraints(), self.positions)
+
+    def _constrained(self, constraints: tuple[Constraint, ...]) -> Self:
+        return type(self)(self.grid, self.positions, constraints=constraints)
 
     def __repr__(self) -> str:
         """Sizes."""

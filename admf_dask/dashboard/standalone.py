@@ -1,0 +1,97 @@
+"""The page over a journal, served by itself: `admf-dask dashboard DIR`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bokeh.application import Application
+from bokeh.application.handlers.function import FunctionHandler
+from bokeh.server.server import Server
+from tornado.ioloop import IOLoop
+
+from admf_dask.errors import ConfigError
+from admf_dask.journal import Journal
+from admf_dask.journal.follow import Follow
+from admf_dask.page.page import Page, open_document
+from admf_dask.page.view import RunView
+from admf_dask.page.words import WorkerFacts
+from admf_dask.progress.digest import Digest
+
+TEMPLATE = """
+{% block preamble %}<meta name="color-scheme" content="light dark"><style>body { margin: 8px; }</style>{% endblock %}
+"""
+
+
+class JournalSource:
+    """The last run of a journal as a page's source: looks for what is new each time that it is asked."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Raises JournalError where there is no run."""
+        self._follow = Follow(journal)
+        self._digest = Digest(self._follow.items)
+        self._view: RunView | None = None
+        self._lock = threading.Lock()
+
+    def runs(self) -> Mapping[str, RunView]:
+        """The run."""
+        with self._lock:
+            anything = False
+            for event in self._follow.new():
+                self._digest.take(event)
+                anything = True
+            if anything and (update := self._digest.update()) is not None:
+                if self._view is None:
+                    self._view = RunView.of(update)
+                else:
+                    self._view.take(update)
+            return {} if self._view is None else {self._view.last.run: self._view}
+
+    def workers(self) -> Sequence[WorkerFacts]:
+        """A journal knows no workers."""
+        return ()
+
+
+def serve(folder: Path, address: str | None, ready: Callable[[str], None]) -> None:
+    """Serve until interrupted; `ready` gets the link. Raises JournalError, or ConfigError for an address that cannot be used."""
+    source = JournalSource(Journal(folder))
+    host, port = _address(address)
+
+    def document(doc: Any) -> None:
+        page = Page(source)
+        doc.title = f"Runs: {folder.name}"
+        doc.template = TEMPLATE
+        open_document(doc, page, page.root())
+
+    async def until_interrupted() -> None:
+        server = Server(
+            {"/runs": Application(FunctionHandler(document))}, io_loop=IOLoop.current(), address=host, port=port,
+            allow_websocket_origin=[f"{name}:{port}" for name in {host, "localhost", "127.0.0.1"}], use_index=False,
+        )  # fmt: skip
+        server.start()
+        ready(f"http://{host}:{port}/runs")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            server.stop()
+
+    asyncio.run(until_interrupted())
+
+
+def _address(address: str | None) -> tuple[str, int]:
+    host, _, port = (address or "127.0.0.1:0").rpartition(":")
+    if not port.isdigit():
+        raise ConfigError(f"--dashboard must be HOST:PORT, but is {address!r}; write 127.0.0.1:8788")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host or "127.0.0.1", int(port)))
+        except OSError as error:
+            raise ConfigError(
+                f"the page cannot be served at {address}: {error.strerror}; choose another port"
+            ) from error
+        return host or "127.0.0.1", int(probe.getsockname()[1])

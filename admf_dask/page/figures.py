@@ -1,0 +1,190 @@
+"""The three drawings of the page: every score with the best so far, the heatmap, throughput. Each updates only what changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from bokeh.models import (
+    BasicTicker,
+    ColorBar,
+    ColumnDataSource,
+    CustomJSTickFormatter,
+    DatetimeTickFormatter,
+    FixedTicker,
+    HoverTool,
+    LinearColorMapper,
+    NumeralTickFormatter,
+)
+from bokeh.palettes import Viridis256
+from bokeh.plotting import figure
+
+from admf_dask.page.style import FONT, Palette
+from admf_dask.page.view import RunView, Surface
+
+
+class History:
+    """Every score in the order in which it came, and the best so far."""
+
+    def __init__(self) -> None:
+        """An empty figure."""
+        self.points = ColumnDataSource({"n": [], "score": []})
+        self.best = ColumnDataSource({"n": [], "score": []})
+        self.plot = _figure("History of scores", height=300, x_axis_label="evaluations completed")
+        self.dots = self.plot.scatter("n", "score", source=self.points, size=4, line_color=None, fill_alpha=0.35)
+        self.line = self.plot.step("n", "score", source=self.best, mode="after", line_width=2)
+        self.plot.add_tools(
+            HoverTool(renderers=[self.dots], tooltips=[("evaluation", "@n{0,0}"), ("score", "@score{0.0000}")])
+        )
+        self.plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
+        self._drawn: tuple[Any, ...] = ()
+
+    def dress(self, palette: Palette) -> None:
+        """Colours."""
+        _dress(self.plot, palette)
+        self.dots.glyph.fill_color = palette.blue
+        self.line.glyph.line_color = palette.orange
+
+    def show(self, view: RunView | None) -> None:
+        """Draw what is new."""
+        mark = () if view is None else (view.last.run, view.seen)
+        if mark == self._drawn:
+            return
+        self._drawn = mark
+        if view is None or not view.size:
+            self.points.data = {"n": [], "score": []}
+            self.best.data = {"n": [], "score": []}
+            return
+        n, scores = view.points()
+        self.points.data = {"n": n, "score": scores}
+        steps = [*view.improvements, (view.seen, view.improvements[-1][1])] if view.improvements else []
+        self.best.data = {"n": [at for at, _ in steps], "score": [score for _, score in steps]}
+
+
+class Throughput:
+    """Items a second over the last ten minutes."""
+
+    def __init__(self) -> None:
+        """An empty figure."""
+        self.source = ColumnDataSource({"at": [], "rate": []})
+        self.plot = _figure("Throughput", height=150, x_axis_type="datetime")
+        self.area = self.plot.varea("at", 0, "rate", source=self.source, fill_alpha=0.15)
+        self.line = self.plot.line("at", "rate", source=self.source, line_width=2)
+        self.plot.xaxis.formatter = DatetimeTickFormatter(
+            seconds="%H:%M:%S", minsec="%H:%M:%S", minutes="%H:%M", hourmin="%H:%M", hours="%H:%M"
+        )
+        self.plot.y_range.start = 0
+        self._drawn: tuple[Any, ...] = ()
+
+    def dress(self, palette: Palette) -> None:
+        """Colours."""
+        _dress(self.plot, palette)
+        self.area.glyph.fill_color = self.line.glyph.line_color = palette.blue
+
+    def show(self, view: RunView | None, now: float) -> None:
+        """Draw; once a second while the run goes on."""
+        mark = () if view is None else (view.last.run, view.version if view.state != "running" else int(now))
+        if mark == self._drawn:
+            return
+        self._drawn = mark
+        at, rate = ([], []) if view is None else view.throughput(now)
+        self.source.data = {"at": [1000 * moment for moment in at], "rate": rate}
+
+
+class Heatmap:
+    """Scores over two parameters. Cells, not values, are the axes, so a parameter of any type and scale fits."""
+
+    def __init__(self) -> None:
+        """An empty figure."""
+        self.source = ColumnDataSource({name: [] for name in ("x", "y", "score", "across", "down")})
+        self.mark = ColumnDataSource({"x": [], "y": []})
+        self.plot = _figure("Heatmap", height=300)
+        self.mapper = LinearColorMapper(palette=list(Viridis256), low=0, high=1)
+        self.cells = self.plot.rect(
+            "x",
+            "y",
+            0.96,
+            0.96,
+            source=self.source,
+            line_color=None,
+            fill_color={"field": "score", "transform": self.mapper},
+        )
+        self.plot.scatter("x", "y", source=self.mark, size=15, fill_color=None, line_color="#ff7a1a", line_width=3)
+        tips = [("", "@across"), ("", "@down"), ("score", "@score{0.0000}")]
+        self.plot.add_tools(HoverTool(renderers=[self.cells], tooltips=tips))
+        self.bar = ColorBar(
+            color_mapper=self.mapper, ticker=BasicTicker(desired_num_ticks=5), border_line_color=None, width=8, label_standoff=6,
+            background_fill_alpha=0,
+        )  # fmt: skip
+        self.plot.add_layout(self.bar, "right")
+        self._drawn: tuple[Any, ...] = ()
+
+    def dress(self, palette: Palette) -> None:
+        """Colours."""
+        _dress(self.plot, palette)
+        self.plot.background_fill_color = palette.empty
+        self.plot.grid.grid_line_color = None
+        self.bar.major_label_text_color = palette.soft
+
+    def show(self, view: RunView | None, x: str, y: str, how: str) -> None:
+        """Draw over two parameters, if there is something new."""
+        mark = () if view is None or not x or not y else (view.last.run, view.size, view.stride, x, y, how)
+        if mark == self._drawn:
+            return
+        fresh = mark[3:] != self._drawn[3:] or mark[:1] != self._drawn[:1]
+        self._drawn = mark
+        if view is None or not mark:
+            self.source.data = {name: [] for name in self.source.data}
+            self.mark.data = {"x": [], "y": []}
+            return
+        self._fill(view.surface(x, y, how), fresh)
+
+    def _fill(self, surface: Surface, fresh: bool) -> None:
+        values = surface.values
+        rows, columns = np.nonzero(~np.isnan(values))
+        scores = values[rows, columns]
+        finite = scores[np.isfinite(scores)]
+        if len(finite):
+            low, high = float(finite.min()), float(finite.max())
+            self.mapper.update(low=low, high=high if high > low else low + 1)
+        if fresh:
+            self._set_axes(surface)
+        across = [f"{surface.x.name} {surface.x.labels[column]}" for column in columns]
+        down = [f"{surface.y.name} {surface.y.labels[row]}" for row in rows]
+        self.source.data = {"x": columns, "y": rows, "score": scores, "across": across, "down": down}
+        best = surface.best
+        self.mark.data = {"x": [best[1]], "y": [best[0]]} if best else {"x": [], "y": []}
+
+    def _set_axes(self, surface: Surface) -> None:
+        for axis, span, side in (
+            (self.plot.xaxis, self.plot.x_range, surface.x),
+            (self.plot.yaxis, self.plot.y_range, surface.y),
+        ):
+            count = len(side.labels)
+            span.update(start=-0.5, end=count - 0.5)
+            step = max(1, -(-count // 10))
+            axis.ticker = FixedTicker(ticks=list(range(0, count, step)))
+            axis.formatter = CustomJSTickFormatter(args={"labels": side.labels}, code="return labels[tick]")
+            axis.axis_label = side.name
+
+
+def _figure(what: str, **options: Any) -> Any:
+    plot = figure(
+        tools="pan,wheel_zoom,box_zoom,reset,save", toolbar_location=None, sizing_mode="stretch_width", name=what,
+        min_border_right=12, **options,
+    )  # fmt: skip
+    plot.outline_line_color = None
+    plot.xgrid.grid_line_color = None
+    for axis in plot.axis:
+        axis.axis_line_color = axis.minor_tick_line_color = axis.major_tick_line_color = None
+        axis.axis_label_text_font = axis.major_label_text_font = FONT
+        axis.axis_label_text_font_style = "normal"
+        axis.axis_label_text_font_size = axis.major_label_text_font_size = "11px"
+    return plot
+
+
+def _dress(plot: Any, palette: Palette) -> None:
+    plot.background_fill_color = plot.border_fill_color = palette.card
+    plot.ygrid.grid_line_color = palette.line
+    for axis in plot.axis:
+        axis.axis_label_text_color = axis.major_label_text_color = palette.soft

@@ -1,0 +1,225 @@
+"""`Page`: widgets, figures and words over some runs; one for each browser tab, whatever server it comes from."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from bokeh.models import Column, CustomJS, Div, InlineStyleSheet, Row, Select, TextInput
+
+from admf_dask.page import words
+from admf_dask.page.figures import Heatmap, History, Throughput
+from admf_dask.page.style import CARD, CSS, DARK, LIGHT, PAGE, SELECT
+from admf_dask.page.view import RunView
+from admf_dask.page.words import WorkerFacts
+
+INTERVAL_MS = 500
+LATEST = "latest"
+PLOTS = ("history", "heatmap", "leaderboard", "throughput", "workers", "failures")
+
+
+class Source(Protocol):
+    """Where a page gets what it shows."""
+
+    def runs(self) -> Mapping[str, RunView]:
+        """By run, in the order in which they began."""
+
+    def workers(self) -> Sequence[WorkerFacts]:
+        """As they are now; empty where there is no cluster."""
+
+
+class Page:
+    """Widgets, figures and the one function that brings them up to date."""
+
+    def __init__(self, source: Source) -> None:
+        """Nothing is drawn yet."""
+        self._source = source
+        self.history, self.heatmap, self.throughput = History(), Heatmap(), Throughput()
+        self._texts: dict[str, Div] = {}
+        self.chooser = _select("Run", [(LATEST, "the latest run")], width=320)
+        self.x, self.y = _select("across", []), _select("up", [])
+        self.how = _select("over the rest", [(how, how) for how in ("best", "mean", "worst")], width=90)
+        self.trace = _select("Traceback of", [("", "choose a failure to read its traceback")])
+        self.trace.sizing_mode = "stretch_width"
+        self.dark = TextInput(value="", visible=False, name="dark")
+        self.dark.on_change("value", lambda attr, old, new: self._dress())
+        for control in (self.chooser, self.x, self.y, self.how, self.trace):
+            control.on_change("value", lambda attr, old, new: self.update())
+        self._traces: dict[str, str] = {}
+        self._dress()
+
+    def _dress(self) -> None:
+        palette = DARK if self.dark.value == "dark" else LIGHT
+        for part in (self.history, self.heatmap, self.throughput):
+            part.dress(palette)
+
+    # -- layout --------------------------------------------------------------------------------------------------------
+
+    def root(self) -> Column:
+        """Everything."""
+        head = Row(self.text("header", flex="1 1 300px"), self.chooser, self.dark, sizing_mode="stretch_width")
+        charts = row(
+            card(self.text("history title"), self.history.plot, self.text("items"), flex="3 1 0"),
+            card(self._heatmap_head(), self.heatmap.plot, flex="2 1 0"),
+        )
+        left = card(self.text("leaderboard"), flex="3 1 0")
+        right = Column(
+            card(self.text("throughput title"), self.throughput.plot),
+            card(self.text("machine")),
+            card(self.text("slowest")),
+            card(self.text("failures"), self.trace, self.text("trace")),
+            sizing_mode="stretch_width", styles={"flex": "2 1 0", "min-width": "0", "gap": "12px"},
+        )  # fmt: skip
+        return Column(
+            head, self.text("tiles"), charts, row(left, right), card(self.text("all runs")),
+            sizing_mode="stretch_width", stylesheets=[InlineStyleSheet(css=PAGE)], styles={"gap": "12px"},
+        )  # fmt: skip
+
+    def part(self, name: str) -> Any:
+        """One of `PLOTS` alone, for JupyterLab."""
+        parts: dict[str, Callable[[], Any]] = {
+            "history": lambda: card(self.text("history title"), self.history.plot, self.text("items")),
+            "heatmap": lambda: card(self._heatmap_head(), self.heatmap.plot),
+            "throughput": lambda: card(self.text("throughput title"), self.throughput.plot),
+            "leaderboard": lambda: card(self.text("leaderboard")),
+            "workers": lambda: card(self.text("machine"), self.text("slowest")),
+            "failures": lambda: card(self.text("failures"), self.trace, self.text("trace")),
+        }
+        return Column(self.chooser, parts[name](), self.dark, sizing_mode="stretch_width")
+
+    def _heatmap_head(self) -> Row:
+        return Row(self.text("heatmap title", flex="1 1 60px"), self.x, self.y, self.how, sizing_mode="stretch_width")
+
+    def text(self, name: str, flex: str | None = None) -> Div:
+        """A piece of HTML by name."""
+        if name not in self._texts:
+            styles = {"flex": flex, "min-width": "0"} if flex else {}
+            self._texts[name] = Div(
+                text="",
+                visible=False,
+                sizing_mode="stretch_width",
+                stylesheets=[InlineStyleSheet(css=CSS)],
+                styles=styles,
+                margin=0,
+                name=name,
+            )
+        return self._texts[name]
+
+    def say(self, name: str, text: str) -> None:
+        """Change a piece of HTML, if it differs and is on this page."""
+        div = self._texts.get(name)
+        if div is not None and div.text != text:
+            div.update(text=text, visible=bool(text))
+
+    # -- content -------------------------------------------------------------------------------------------------------
+
+    def update(self) -> None:
+        """Bring everything up to date; costs milliseconds, and next to nothing when nothing is new."""
+        now = time.time()
+        views, workers = self._source.runs(), self._source.workers()
+        view = self._chosen(views)
+        self.say("header", words.header(view, workers))
+        self.say("tiles", words.tiles(view, now))
+        self.say("leaderboard", words.leaderboard(view))
+        self.say("machine", words.machine(workers, dict(views)))
+        self.say("slowest", words.slowest(view, workers))
+        self.say("failures", words.failures(view))
+        self.say("all runs", words.all_runs(list(views.values())[::-1]))
+        self._draw(view, now, workers)
+        self._offer_traces(view)
+
+    def _chosen(self, views: Mapping[str, RunView]) -> RunView | None:
+        options = [(LATEST, "the latest run")]
+        options += [(run, f"{view.last.name[:60]} · {view.state}") for run, view in list(views.items())[::-1]]
+        _offer(self.chooser, options)
+        found = views.get(str(self.chooser.value))
+        if found is not None or not views:
+            return found
+        running = [view for view in views.values() if view.state == "running"]
+        return (running or list(views.values()))[-1]
+
+    def _draw(self, view: RunView | None, now: float, workers: Sequence[WorkerFacts]) -> None:
+        scored = view is None or bool(view.size) or view.last.kind == "optimize"
+        self.history.plot.visible = scored
+        thinned = f" · one in {view.stride} is drawn" if view is not None and view.stride > 1 else ""
+        title = f'<h2>{words.safe(_score(view))} of every evaluation <span class="soft small">{thinned}</span></h2>'
+        self.say("history title", title if scored else "")
+        if not scored and view is not None:
+            running = [item.index for worker in workers for item in worker.executing if item.run == view.last.run]
+            self.say("items", words.symbols(view, running))
+        else:
+            self.say("items", "")
+        self.history.show(view)
+        self.say("throughput title", "<h2>Throughput <span class='soft small'>items a second</span></h2>")
+        self.throughput.show(view, now)
+        names = view.names if view is not None else []
+        for control, place in ((self.x, 0), (self.y, 1)):
+            _offer(control, [(name, name) for name in names], place)
+        drawn = len(names) >= 2 and self.x.value != self.y.value
+        hint = "" if drawn else "<span class='soft small'>two parameters with several values each are needed</span>"
+        self.say("heatmap title", f"<h2>Parameters</h2>{hint}")
+        self.heatmap.show(view if drawn else None, str(self.x.value), str(self.y.value), str(self.how.value))
+
+    def _offer_traces(self, view: RunView | None) -> None:
+        failures = view.last.failures if view is not None else ()
+        self._traces = {str(failed.index): failed.traceback or failed.summary for failed in failures}
+        options = [("", "choose a failure to read its traceback")]
+        options += [
+            (str(failed.index), f"{', '.join(failed.item.values())[:60]}: {failed.kind}") for failed in failures
+        ]
+        self.trace.visible = bool(failures)
+        _offer(self.trace, options)
+        self.say("trace", words.trace(self._traces.get(str(self.trace.value), "")))
+
+
+def open_document(doc: Any, page: Page, root: Any) -> None:
+    """Draw, and keep it up to date as long as somebody looks."""
+    page.update()
+    doc.add_root(root)
+    told = "dark.value = window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'"
+    watch = "window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => { " + told + " })"
+    doc.js_on_event("document_ready", CustomJS(args={"dark": page.dark}, code=f"{told};\n{watch}"))
+    doc.page = page  # the document owns the page: gone with the tab
+    known = weakref.ref(page)
+
+    def again() -> None:
+        living = known()
+        if living is not None:
+            living.update()
+
+    doc.add_periodic_callback(again, INTERVAL_MS)
+
+
+def _score(view: RunView | None) -> str:
+    name = str((view.last.score if view is not None else None) or "score").replace("_", " ")
+    return name[:1].upper() + name[1:]
+
+
+def _select(title: str, options: list[tuple[str, str]], width: int = 110) -> Select:
+    value = options[0][0] if options else ""
+    return Select(
+        options=options, value=value, width=width, name=title, margin=(0, 4), stylesheets=[InlineStyleSheet(css=SELECT)],
+        description=None,
+    )  # fmt: skip
+
+
+def _offer(control: Select, options: list[tuple[str, str]], default: int = 0) -> None:
+    """Change the options if they differ; a value that is not among them becomes the default one."""
+    if control.options != options:
+        control.options = options
+    values = [value for value, _ in options]
+    if control.value not in values:
+        control.value = values[min(default, len(values) - 1)] if values else ""
+
+
+def card(*children: Any, flex: str | None = None) -> Column:
+    """A white box."""
+    styles = {"flex": flex, "min-width": "0"} if flex else {}
+    return Column(*children, sizing_mode="stretch_width", stylesheets=[InlineStyleSheet(css=CARD)], styles=styles)
+
+
+def row(*children: Any) -> Row:
+    """Side by side, of one height."""
+    return Row(*children, sizing_mode="stretch_width", styles={"gap": "12px", "align-items": "stretch"})

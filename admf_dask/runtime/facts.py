@@ -1,0 +1,49 @@
+"""What a worker tells of itself with each heartbeat, for the page: shared memory, and the items under way."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from admf_dask.runtime.accounts import private_and_shared
+from admf_dask.runtime.calls import BEGAN
+
+if TYPE_CHECKING:
+    from admf_dask.runtime.job import Watch
+
+_watches: dict[tuple[str, int], weakref.ref[Watch]] = {}
+"""By run and thread."""
+_lock = threading.Lock()
+
+
+def watched(run: str, watch: Watch) -> None:
+    """A thread begins a chunk."""
+    with _lock:
+        _watches[run, threading.get_ident()] = weakref.ref(watch)
+
+
+def forgotten(run: str) -> None:
+    """A thread has ended a chunk."""
+    with _lock:
+        _watches.pop((run, threading.get_ident()), None)
+
+
+def tell(worker: Any) -> dict[str, Any]:
+    """A metric of the worker: plain numbers and texts. Costs a tenth of a millisecond, twice a second."""
+    now = time.monotonic_ns()
+    with _lock:
+        watches = [(run, watch) for (run, _), found in _watches.items() if (watch := found()) is not None]
+    executing = []
+    for run, watch in watches:
+        start, count, began = (int(watch.cells[watch.at + place]) for place in (0, 1, BEGAN))
+        if start >= 0 and count > 0 and began > 0:
+            executing.append((run, start, count, max(0.0, (now - began) / 1e9)))
+    return {"shared": private_and_shared(os.getpid())[1], "executing": executing}
+
+
+def tell_from_now_on(worker: Any) -> None:
+    """Add the metric; again is no harm."""
+    worker.metrics["admf_dask"] = tell

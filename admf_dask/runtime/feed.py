@@ -1,0 +1,68 @@
+"""`RunFeed`: an observer that tells the scheduler of a run, a few times a second, for the page there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from distributed import Client
+
+from admf_dask.events import Event, RunFinished
+from admf_dask.progress.digest import Digest
+
+INTERVAL = 0.4
+"""Seconds between two updates at the least."""
+HANDLER = "admf_dask_run"
+"""What the page's plugin listens to on the scheduler."""
+
+
+class RunFeed:
+    """Gathers events and sends what is new. The driver's thread only takes note; the rest is the client's event loop's.
+
+    A scheduler without the page does not know the message and ignores it; one that is gone ends the feed.
+    """
+
+    def __init__(self, client: Client, items: Sequence[Any], farewells: list[Future[None]]) -> None:
+        """`farewells` is what a session waits for before it closes."""
+        self._client, self._farewells = client, farewells
+        self._digest = Digest(items)
+        self._lock = threading.Lock()
+        self._due = False
+        self._sent = 0.0
+        self._ended = False
+
+    def on_event(self, event: Event) -> None:
+        """Costs microseconds."""
+        with self._lock:
+            self._digest.take(event)
+            waiting, self._due = self._due, True
+        if self._ended or self._client.status != "running":
+            return
+        loop = self._client.loop.asyncio_loop
+        if isinstance(event, RunFinished):
+            self._farewells.append(asyncio.run_coroutine_threadsafe(self._send(), loop))
+        elif not waiting:
+            asyncio.run_coroutine_threadsafe(self._send_in_time(), loop)
+
+    async def _send_in_time(self) -> None:
+        await asyncio.sleep(max(0.0, self._sent + INTERVAL - time.monotonic()))
+        await self._send()
+
+    async def _send(self) -> None:
+        with self._lock:
+            if not self._due:
+                return
+            self._due = False
+            update = self._digest.update()
+        if update is None or self._ended:
+            return
+        self._sent = time.monotonic()
+        try:
+            await getattr(self._client.scheduler, HANDLER)(update=update.pack(), client=self._client.id)
+        except (OSError, AttributeError, ValueError):
+            # The scheduler is gone; who drives the run hears of it in his own way.
+            self._ended = True

@@ -1,0 +1,38 @@
+"""The link to the page that works where the user sits: plain, behind a proxy, or at the end of an ssh tunnel."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Mapping
+
+PAGE = "runs"
+
+
+def page_link(environment: Mapping[str, str], host: str, port: int, page: str = PAGE) -> str:
+    """The address to open. Behind JupyterHub or jupyter-server-proxy the path that it proxies; in VS Code its own address."""
+    if template := environment.get("VSCODE_PROXY_URI"):
+        return f"{template.replace('{{port}}', str(port)).rstrip('/')}/{page}"
+    prefix = environment.get("JUPYTERHUB_SERVICE_PREFIX")
+    if prefix and _is_loopback(host):
+        base = environment.get("JUPYTERHUB_PUBLIC_URL") or environment.get("JUPYTERHUB_HOST", "")
+        base = base.split(prefix)[0].rstrip("/")
+        return f"{base}{prefix.rstrip('/')}/proxy/{port}/{page}"
+    return f"http://{host}:{port}/{page}"
+
+
+def tunnel(environment: Mapping[str, str], host: str, port: int) -> str | None:
+    """The command to type on one's own machine when this one was reached by ssh; None where the link works as it is."""
+    connection = environment.get("SSH_CONNECTION", "").split()
+    known = ("VSCODE_PROXY_URI", "JUPYTERHUB_SERVICE_PREFIX", "VSCODE_IPC_HOOK_CLI")
+    if not connection or not _is_loopback(host) or any(name in environment for name in known):
+        return None
+    user = environment.get("USER") or getpass.getuser()
+    # The address by which the client reached this machine, and the port unless it is the usual one.
+    server = connection[2] if len(connection) == 4 else socket.gethostname()
+    option = f" -p {connection[3]}" if len(connection) == 4 and connection[3] != "22" else ""
+    return f"ssh{option} -N -L {port}:{host}:{port} {user}@{server}"
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("127.0.0.1", "localhost", "::1")
