@@ -71,7 +71,12 @@ class Throughput:
         self.area = self.plot.varea("at", 0, "rate", source=self.source, fill_alpha=0.15)
         self.line = self.plot.line("at", "rate", source=self.source, line_width=2)
         self.plot.xaxis.formatter = DatetimeTickFormatter(
-            seconds="%H:%M:%S", minsec="%H:%M:%S", minutes="%H:%M", hourmin="%H:%M", hours="%H:%M"
+            milliseconds="%H:%M:%S",
+            seconds="%H:%M:%S",
+            minsec="%H:%M:%S",
+            minutes="%H:%M",
+            hourmin="%H:%M",
+            hours="%H:%M",
         )
         self.plot.y_range.start = 0
         self._drawn: tuple[Any, ...] = ()

@@ -132,7 +132,9 @@ class Page:
 
     def _chosen(self, views: Mapping[str, RunView]) -> RunView | None:
         options = [(LATEST, "the latest run")]
-        options += [(run, f"{view.last.name[:60]} · {view.state}") for run, view in list(views.items())[::-1]]
+        # The browser tells options apart by their words, so these differ.
+        for number, (run, view) in list(enumerate(views.items(), start=1))[::-1]:
+            options.append((run, f"{number}. {view.last.name[:60]} · {view.state}"))
         _offer(self.chooser, options)
         found = views.get(str(self.chooser.value))
         if found is not None or not views:
@@ -167,7 +169,8 @@ class Page:
         self._traces = {str(failed.index): failed.traceback or failed.summary for failed in failures}
         options = [("", "choose a failure to read its traceback")]
         options += [
-            (str(failed.index), f"{', '.join(failed.item.values())[:60]}: {failed.kind}") for failed in failures
+            (str(failed.index), f"#{failed.index:,} {', '.join(failed.item.values())[:60]}: {failed.kind}")
+            for failed in failures
         ]
         self.trace.visible = bool(failures)
         _offer(self.trace, options)

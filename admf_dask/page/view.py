@@ -122,11 +122,9 @@ class RunView:
         if self.state != "running":
             elapsed = self.elapsed(now)
             return (self.last.done - self.last.recalled) / elapsed if elapsed > 0 else 0.0
-        recent = [pair for pair in self.rates if pair[0] >= now - window] or [self.rates[-1]]
-        before = [pair for pair in self.rates if pair[0] < now - window]
-        since, count = before[-1] if before else recent[0]
-        since = max(since, now - window) if before else since
-        return (self.last.done - count) / (now - since) if now > since else 0.0
+        since = max(self.rates[0][0], now - window)
+        count = np.interp(since, [at for at, _ in self.rates], [done for _, done in self.rates])
+        return float(self.last.done - count) / (now - since) if now > since else 0.0
 
     def time_left(self, now: float) -> tuple[float, float, float] | None:
         """Seconds left: low, likely, high, from the slowest and the fastest fifth of the recent time; None if unknown."""

@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import threading
+from concurrent.futures import Future
 from typing import Any
 
 import dask
@@ -29,6 +30,8 @@ class Page:
         """Begin to load; returns at once."""
         self._cluster = cluster
         self._path = "status"
+        self.ready: Future[bool] = Future()
+        """Whether our page is there, once that is known."""
         self._thread = threading.Thread(target=self._load, name="admf-dask-page", daemon=True)
         self._thread.start()
 
@@ -41,6 +44,8 @@ class Page:
         except Exception:
             # The run does not need its page; what it was is for the log.
             logger.exception("the dashboard could not be loaded; the session goes on without it")
+        finally:
+            self.ready.set_result(self._path == PAGE)
 
     async def _attach(self, connect: Any, preload: Any) -> None:
         scheduler = self._cluster.scheduler
@@ -75,10 +80,12 @@ class Page:
         self._thread.join()
 
 
-async def add_page(client: Any) -> None:
-    """Register the page with a scheduler that already runs. Where it lacks this package it stays as it is."""
+async def add_page(client: Any) -> bool:
+    """Register the page with a scheduler that already runs. Where it lacks this package it stays as it is: False."""
     plugin = importlib.import_module(DOOR).RunsPlugin()
     try:
         await client.register_plugin(plugin, name=plugin.name)
     except Exception as error:  # noqa: BLE001 - whatever that scheduler lacks, runs go on without the page
         logger.info("the scheduler has no page of runs: %s: %s", type(error).__name__, error)
+        return False
+    return True

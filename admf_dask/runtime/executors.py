@@ -141,7 +141,7 @@ class ClusterExecutor:
     black_boxes: str | None = None
     why_died: Callable[[int], Death | None] = field(default=lambda pid: Death())
     pids: Callable[[], list[int]] = field(default=list)
-    farewells: list[Future[None]] = field(default_factory=list)
+    farewells: list[Future[Any]] = field(default_factory=list)
     """What is still being wound down when `stop` returns; the session waits for it before it closes."""
     store: SharedStore | None = None
     """Where large data goes; None where the workers share this process's memory."""

@@ -6,13 +6,18 @@ import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from admf_dask.runtime.accounts import private_and_shared
-from admf_dask.runtime.calls import BEGAN
+from admf_dask.runtime.calls import BEGAN, Cells
 
-if TYPE_CHECKING:
-    from admf_dask.runtime.job import Watch
+
+class Watch(Protocol):
+    """Where a thread notes what it executes."""
+
+    cells: Cells
+    at: int
+
 
 _watches: dict[tuple[str, int], weakref.ref[Watch]] = {}
 """By run and thread."""

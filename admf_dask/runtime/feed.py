@@ -23,12 +23,12 @@ HANDLER = "admf_dask_run"
 class RunFeed:
     """Gathers events and sends what is new. The driver's thread only takes note; the rest is the client's event loop's.
 
-    A scheduler without the page does not know the message and ignores it; one that is gone ends the feed.
+    Nothing is sent before the page is there, and nothing to a scheduler without it; one that is gone ends the feed.
     """
 
-    def __init__(self, client: Client, items: Sequence[Any], farewells: list[Future[None]]) -> None:
-        """`farewells` is what a session waits for before it closes."""
-        self._client, self._farewells = client, farewells
+    def __init__(self, client: Client, items: Sequence[Any], ready: Future[bool], farewells: list[Future[Any]]) -> None:
+        """`ready` tells whether the scheduler has the page; `farewells` is what a session waits for before it closes."""
+        self._client, self._ready, self._farewells = client, ready, farewells
         self._digest = Digest(items)
         self._lock = threading.Lock()
         self._due = False
@@ -53,6 +53,8 @@ class RunFeed:
         await self._send()
 
     async def _send(self) -> None:
+        if not await asyncio.wrap_future(self._ready):
+            self._ended = True
         with self._lock:
             if not self._due:
                 return

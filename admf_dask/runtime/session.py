@@ -136,8 +136,9 @@ class Session:
         self._cluster: OwnCluster | None = None
         self._layout: Layout | None = None
         self._page: Page | None = None
+        self._page_ready: Future[bool] | None = None
         self._scratch: str | None = None
-        self._farewells: list[Future[None]] = []
+        self._farewells: list[Future[Any]] = []
         self._stores: dict[str, Store] = {}
         self._shared = SharedStore()
 
@@ -193,6 +194,9 @@ class Session:
             self._client = self._connect(self.config.scheduler)
         else:
             self._start_cluster()
+        if self._cluster is None and self._client is not None and self.config.dashboard is not None:
+            loop = self._client.loop.asyncio_loop
+            self._page_ready = asyncio.run_coroutine_threadsafe(add_page(self._client), loop)
 
     def _connect(self, address: str) -> Client:
         security = self._own_security or make_security(
@@ -207,8 +211,6 @@ class Session:
                 "host, port and security="
             ) from error
         self._stack.callback(client.close)
-        if self.config.dashboard is not None:
-            self._farewells.append(asyncio.run_coroutine_threadsafe(add_page(client), client.loop.asyncio_loop))
         return client
 
     def _start_cluster(self) -> None:
@@ -236,6 +238,7 @@ class Session:
         if config.dashboard is not None:
             self._page = Page(cluster)
             self._stack.callback(self._page.close)
+            self._page_ready = self._page.ready
         client = Client(cluster, set_as_default=False)
         self._stack.callback(client.close)
         self._client, self._cluster, self._layout = client, cluster, layout
@@ -431,8 +434,8 @@ class Session:
         executor = self._executor()
         if isinstance(executor, InlineExecutor):
             evaluator = replace(evaluator, interruptible=True)
-        if self._client is not None and self.config.dashboard is not None:
-            observers = (*observers, RunFeed(self._client, evaluator.items, self._farewells))
+        if self._client is not None and self._page_ready is not None:
+            observers = (*observers, RunFeed(self._client, evaluator.items, self._page_ready, self._farewells))
         throttle = None
         if self._cluster is not None:
             throttle = Throttle(self.config.max_memory_percent, executor.in_flight_limit)
