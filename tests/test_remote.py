@@ -2,85 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import cluster_work
 import fault_work as work
 import numpy as np
 import pytest
 import shared_work
+from remote_cluster import remote
 
 from admf_dask import ClusterLost, Journal, ParallelConfig, Session, TaskTimeout, WorkerDied
 from admf_dask.events import BlockFinished, Event
 from admf_dask.runtime import FailedItemsWarning
 
-HERE = Path(__file__).parent
 pytestmark = pytest.mark.cluster
-
-
-@contextlib.contextmanager
-def remote(
-    folder: Path, *, workers_under: Sequence[str] = ()
-) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subprocess.Popen[bytes]]]]:
-    """Address and process of a scheduler, and two nanny processes with a worker process each.
-
-    `workers_under` is a command that runs the command after it.
-    """
-    environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
-    where = folder / "scheduler.json"
-    quiet = {"env": environment, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    shared = ["--scheduler-file", str(where), "--no-dashboard", "--host", "127.0.0.1"]
-    scheduler = subprocess.Popen(
-        [sys.executable, "-m", "distributed.cli.dask_scheduler", *shared, "--port", "0"],
-        **quiet,  # type: ignore[call-overload]
-    )
-    try:
-        cluster_work.wait_for_file(str(where))
-        while not (text := where.read_text()).endswith("}"):
-            pass
-        command = [
-            *workers_under,
-            sys.executable,
-            "-m",
-            "distributed.cli.dask_worker",
-            *shared,
-            "--nthreads=1",
-            "--local-directory",
-            str(folder),
-        ]
-        nannies = [
-            subprocess.Popen(command, start_new_session=True, **quiet)  # type: ignore[call-overload]
-            for _ in range(2)
-        ]
-        try:
-            yield json.loads(text)["address"], scheduler, nannies
-        finally:
-            for nanny in nannies:
-                # With its worker: a nanny without a scheduler takes half a minute to end.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(nanny.pid, signal.SIGKILL)
-                nanny.wait(30)
-    finally:
-        scheduler.kill()
-        scheduler.wait(30)
 
 
 @pytest.fixture(scope="module")
 def remote_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (
-        remote(tmp_path_factory.mktemp("remote")) as (address, _, _),
-        Session(ParallelConfig(scheduler=address)) as session,
+        remote(tmp_path_factory.mktemp("remote")) as cluster,
+        Session(ParallelConfig(scheduler=cluster.address)) as session,
     ):
         session.client.wait_for_workers(2, timeout=30)
-        yield address
+        yield cluster.address
 
 
 def test_the_guilty_is_found_where_nobody_can_read_a_black_box(remote_address: str) -> None:
@@ -111,7 +58,8 @@ def test_a_nanny_that_is_killed_takes_its_worker_along_and_no_item(tmp_path: Pat
                 nannies[0].kill()
                 nannies[0].wait(30)
 
-    with remote(tmp_path) as (address, _, nannies), Session(ParallelConfig(scheduler=address)) as session:
+    with remote(tmp_path) as cluster, Session(ParallelConfig(scheduler=cluster.address)) as session:
+        nannies = cluster.nannies
         session.client.wait_for_workers(2, timeout=30)
         outcomes = session.map(work.sleeps, [10] * 300, progress=Killer())
     assert outcomes.values() == [10] * 300
@@ -132,7 +80,8 @@ def test_a_lost_cluster_is_one_error_with_everything_finished_in_hand_and_on_dis
                 if self.finished > 10:
                     scheduler.kill()
 
-    with remote(tmp_path) as (address, scheduler, _), Session(ParallelConfig(scheduler=address)) as session:
+    with remote(tmp_path) as cluster, Session(ParallelConfig(scheduler=cluster.address)) as session:
+        scheduler = cluster.scheduler
         killer = Killer()
         with pytest.raises(ClusterLost, match="the cluster was lost during the run") as caught:
             session.map(work.sleeps, [20] * 2_000, journal=journal, progress=killer)
@@ -156,8 +105,8 @@ def arrived() -> list[Path]:
 )
 def test_shared_data_reaches_another_machine_once_and_leaves_it(tmp_path: Path) -> None:
     array = np.random.default_rng(0).normal(size=5_000_000)  # 38 MiB: three pieces
-    with remote(tmp_path, workers_under=OWN_SHM) as (address, _, _):
-        with Session(ParallelConfig(scheduler=address)) as session:
+    with remote(tmp_path, workers_under=OWN_SHM) as cluster:
+        with Session(ParallelConfig(scheduler=cluster.address)) as session:
             session.client.wait_for_workers(2, timeout=30)
             handle = session.share(array)
             assert handle.path.startswith("/dev/shm")

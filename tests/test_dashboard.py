@@ -1,0 +1,248 @@
+"""The page in a real browser, over a real scheduler."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import page_work as work
+import pytest
+from remote_cluster import remote
+
+from admf_dask import ParallelConfig, ParallelOptimizer, ParameterSpace, Session
+from admf_dask.runtime import FailedItemsWarning
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore:2 of 234 evaluations failed"),  # in a thread, so in whichever test goes on then
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian: apt-get install chromium)"),
+]
+SPACE = ParameterSpace(
+    {"fast": range(3, 16), "slow": range(20, 110, 10), "stop": [0.01, 0.1]}, constraints=["fast < slow"]
+)
+ARTEFACTS = os.environ.get("ADMF_DASK_ARTEFACTS")
+"""A folder for screenshots."""
+
+
+class Tab:
+    """A page in the browser, with what its console said."""
+
+    def __init__(self, page: Any, link: str) -> None:
+        self.page, self.errors = page, []
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.goto(link)
+
+    def sees(self, text: str) -> None:
+        """Wait until a text is there."""
+        self.page.get_by_text(text, exact=False).filter(visible=True).first.wait_for(timeout=10_000)
+
+    def choose(self, name: str, value: str) -> None:
+        """Choose in the select of that title."""
+        self.page.locator("select").nth(self._place(name)).select_option(value)
+
+    @staticmethod
+    def _place(name: str) -> int:
+        return ["Run", "across", "up", "over the rest", "Traceback of"].index(name)
+
+    def keep(self, name: str) -> None:
+        """A screenshot, where somebody collects them."""
+        if ARTEFACTS:
+            self.page.screenshot(path=str(Path(ARTEFACTS) / f"{name}.png"), full_page=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_tab(browser: Any) -> Iterator[Callable[..., Tab]]:
+    contexts: list[Any] = []
+
+    def open_it(link: str, *, width: int = 1280, scheme: str = "light") -> Tab:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
+        return Tab(contexts[-1].new_page(), link)
+
+    yield open_it
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def watched(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, threading.Thread]]:
+    """A run that has one combination left, which waits for a file: its link, the file, the thread that drives it."""
+    gate = tmp_path_factory.mktemp("gate") / "open"
+    os.environ["ADMF_TEST_GATE"] = str(gate)
+    with Session(mode="process", workers=2, dashboard="127.0.0.1:0") as session:
+
+        def drive() -> None:
+            ParallelOptimizer(session=session).optimize(
+                SPACE, work.waits_at_the_end, score="sharpe", name="AAPL <b>crossover</b>", progress=False
+            )
+
+        thread = threading.Thread(target=drive)
+        thread.start()
+        assert session.dashboard_link is not None
+        yield session.dashboard_link, gate, thread
+        gate.touch()
+        thread.join(60)
+    del os.environ["ADMF_TEST_GATE"]
+
+
+def test_the_page_is_in_the_navigation_and_joins_late(
+    watched: tuple[str, Path, threading.Thread], open_tab: Callable[..., Tab]
+) -> None:
+    tab = open_tab(watched[0].replace("/runs", "/status"))
+    tab.page.get_by_role("link", name="Runs", exact=True).click()
+    tab.sees("AAPL <b>crossover</b>")
+    tab.sees("of 234")
+    tab.sees("Best sharpe")
+    tab.sees("fast 8 · slow 60 · stop 0.01")
+    # The one that is left is told with its parameters, and since when.
+    tab.sees("fast 15 slow 100 stop 0.1")
+    assert tab.page.evaluate("window.stolen") is None
+    tab.keep("running-light")
+    assert tab.errors == []
+
+
+def test_heatmap_axes_can_be_changed(watched: tuple[str, Path, threading.Thread], open_tab: Callable[..., Tab]) -> None:
+    tab = open_tab(watched[0])
+    tab.sees("Leaderboard")
+    names = "Bokeh.documents[0].get_model_by_name('Heatmap')"
+    assert tab.page.evaluate(f"{names}.below[0].axis_label") == "fast"
+    cells = f"{names}.renderers[0].data_source.length"
+    before = tab.page.evaluate(cells)
+    assert before >= 13 * 8
+    tab.choose("across", "stop")
+    tab.page.wait_for_function(f"{names}.below[0].axis_label === 'stop'", timeout=10_000)
+    tab.page.wait_for_function(f"{cells} === 18", timeout=10_000)
+    tab.choose("over the rest", "mean")
+    tab.page.wait_for_function(f"Math.max(...{names}.renderers[0].data_source.data.score) < 0.95", timeout=10_000)
+    assert tab.errors == []
+
+
+def test_a_failed_items_traceback_can_be_read(
+    watched: tuple[str, Path, threading.Thread], open_tab: Callable[..., Tab]
+) -> None:
+    tab = open_tab(watched[0], scheme="dark", width=1680)
+    tab.sees("ValueError")
+    tab.choose("Traceback of", f"#{SPACE.index_of({'fast': 5, 'slow': 40, 'stop': 0.1})} 5, 40, 0.1: ValueError")
+    tab.sees("raise ValueError(f")
+    tab.sees("<script>window.stolen = 1</script> bars of 5")
+    assert tab.page.evaluate("window.stolen") is None
+    tab.keep("running-dark")
+    figure = "Bokeh.documents[0].get_model_by_name('Heatmap')"
+    tab.page.wait_for_function(f"{figure}.border_fill_color === '#1a212d'", timeout=10_000)
+    assert tab.errors == []
+
+
+def test_it_follows_the_run_to_its_end_and_survives_a_reload(
+    watched: tuple[str, Path, threading.Thread], open_tab: Callable[..., Tab]
+) -> None:
+    link, gate, thread = watched
+    tab = open_tab(link)
+    tab.sees("running")
+    gate.touch()
+    thread.join(60)
+    tab.page.get_by_text("Took").first.wait_for(timeout=20_000)
+    tab.sees("234")
+    tab.page.reload()
+    tab.sees("Took")
+    tab.sees("fast 8 · slow 60 · stop 0.01")
+    assert tab.errors == []
+
+
+def test_jupyterlab_is_told_of_the_parts(
+    watched: tuple[str, Path, threading.Thread], open_tab: Callable[..., Tab]
+) -> None:
+    with urllib.request.urlopen(watched[0].replace("/runs", "/individual-plots.json"), timeout=20) as answer:
+        plots = json.load(answer)
+    assert plots["Individual Task Stream"] == "/individual-task-stream"
+    ours = [path for path in plots.values() if path.startswith("/individual-run-")]
+    assert len(ours) == 6
+    for path in ours:
+        tab = open_tab(watched[0].replace("/runs", path))
+        tab.page.wait_for_function("Bokeh.documents.length === 1", timeout=20_000)
+        assert tab.errors == []
+
+
+def test_items_with_names_are_a_cell_each(open_tab: Callable[..., Tab]) -> None:
+    with Session(mode="thread", workers=2, dashboard="127.0.0.1:0") as session:
+        with pytest.warns(FailedItemsWarning, match="1 of 3"):
+            session.map(lambda symbol: 1 / (symbol != "IBM"), ["AAPL", "IBM", "MSFT"], progress=False, name="features")
+        tab = open_tab(session.dashboard_link or "")
+        tab.sees("2 done, 1 failed of 3.")
+        assert tab.page.locator("i.done").count() == 2
+        assert tab.page.locator("i.failed").get_attribute("title") == "IBM: failed"
+        assert tab.errors == []
+
+
+# -- other schedulers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pages", [[], ["--preload", "admf_dask.dashboard"]], ids=["registered", "preloaded"])
+def test_a_scheduler_that_already_runs_gets_the_page(
+    pages: list[str], tmp_path: Path, open_tab: Callable[..., Tab]
+) -> None:
+    with remote(tmp_path, workers=1, pages=pages) as cluster:
+        config = ParallelConfig(scheduler=cluster.address)
+        with Session(config) as first, Session(config) as second:
+            first.map(abs, range(50), progress=False, name="first run")
+            second.map(abs, range(70), progress=False, name="second run")
+            tab = open_tab(f"http://127.0.0.1:{cluster.page_port}/runs")
+            tab.sees("first run")
+            tab.sees("second run")
+            assert tab.errors == []
+        tab.page.reload()
+        tab.sees("70/70")
+        assert tab.errors == []
+
+
+def test_a_journal_is_shown_afterwards(tmp_path: Path, open_tab: Callable[..., Tab]) -> None:
+    with Session(mode="thread", workers=2, dashboard=None) as session, pytest.warns(FailedItemsWarning):
+        ParallelOptimizer(session=session).optimize(
+            SPACE, work.score, score="sharpe", name="last night", journal=tmp_path / "journal", progress=False
+        )
+    command = [sys.executable, "-m", "admf_dask", "dashboard", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    served = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert served.stdout is not None
+        tab = open_tab(served.stdout.readline().split()[0])
+        tab.sees("last night")
+        tab.sees("fast 8 · slow 60 · stop 0.01")
+        tab.sees("No worker is connected.")
+        assert tab.errors == []
+        served.send_signal(signal.SIGINT)
+        assert served.wait(20) == 0
+    finally:
+        served.kill()
+        served.wait(20)
+        if served.stdout is not None:
+            served.stdout.close()
+
+
+def test_a_report_draws_without_a_network(tmp_path: Path, open_tab: Callable[..., Tab]) -> None:
+    with Session(mode="thread", workers=2, dashboard=None) as session, pytest.warns(FailedItemsWarning):
+        result = ParallelOptimizer(session=session).optimize(SPACE, work.score, score="sharpe", progress=False)
+    tab = open_tab(result.report(tmp_path / "run.html").as_uri())
+    tab.sees("Optimisation of Sharpe")
+    assert tab.page.locator("canvas").count() >= 4
+    tab.page.get_by_text("ValueError").first.click()
+    tab.sees("raise ValueError(f")
+    assert tab.errors == []

@@ -1,0 +1,258 @@
+"""What the page knows, without a browser: digest of events, view of a run, words, links, report."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from admf_dask import OptimizationResult, ParallelConfig, ParallelOptimizer, ParameterSpace, Session
+from admf_dask.events import BlockFinished, BlockRecalled, Notice, RunFinished, RunStarted
+from admf_dask.outcomes import Block, FailedItem, Failure
+from admf_dask.page import view as view_module
+from admf_dask.page import words
+from admf_dask.page.view import RunView, Side
+from admf_dask.page.words import Executing, WorkerFacts
+from admf_dask.progress.digest import TOP, Digest, Update, in_words
+from admf_dask.runtime.links import page_link, tunnel
+
+SPACE = ParameterSpace({"fast": range(10), "slow": range(0, 100, 10), "kind": ["a", "b"]}, constraints=["fast < slow"])
+
+
+def started(total: int = 200, score: str | None = "sharpe", recalled: int = 0) -> RunStarted:
+    return RunStarted("f" * 32, "optimize", "sma", total, 2, score, True, 100.0, recalled)
+
+
+def block(indices: list[int], scores: list[float], failures: tuple[FailedItem, ...] = (), rejected: int = 0) -> Block:
+    n = len(indices)
+    return Block(
+        start=0, stop=n + len(failures) + rejected, indices=np.array(indices, np.int64),
+        columns={"sharpe": np.array(scores), "trades": np.ones(n)}, payload=None, seconds=np.ones(n, np.float32),
+        failures=failures, evaluated=n + len(failures), rejected=rejected, busy=1.0, worker="w", failed=len(failures),
+    )  # fmt: skip
+
+
+def failure(index: int, text: str = "no <bars>") -> FailedItem:
+    return FailedItem(index, 0.1, Failure("error", "ValueError", text, f"Traceback\nValueError: {text}"))
+
+
+def whole(events: list[object], items: object = SPACE) -> Update:
+    digest = Digest(items)  # type: ignore[arg-type]
+    for event in events:
+        digest.take(event)  # type: ignore[arg-type]
+    update = digest.update()
+    assert update is not None
+    return update
+
+
+def test_an_update_holds_what_is_new_and_how_it_stands() -> None:
+    digest = Digest(SPACE)
+    assert digest.update() is None
+    digest.take(started())
+    digest.take(BlockFinished("f" * 32, block([3, 5], [0.5, 2.5], (failure(7),), rejected=2), 101.0))
+    first = digest.update()
+    digest.take(BlockFinished("f" * 32, block([9], [1.5]), 102.0))
+    digest.take(Notice("f" * 32, "memory is short", 102.5))
+    digest.take(RunFinished("f" * 32, "finished", 103.0))
+    second = digest.update()
+    assert first is not None
+    assert second is not None
+    assert (first.done, first.evaluated, first.failed, first.rejected) == (5, 3, 1, 2)
+    assert first.axes is not None
+    assert second.axes is None
+    assert second.indices.tolist() == [9]
+    assert [(score, index) for score, index, _ in second.best] == [(2.5, 5), (1.5, 9), (0.5, 3)]
+    assert second.best[0][2] == {"fast": "0", "slow": "20", "kind": "'b'"} | {"kind": in_words(SPACE[5])["kind"]}
+    assert second.failures[0].summary == "ValueError: no <bars>"
+    assert (second.state, second.notices) == ("finished", ((102.5, "memory is short"),))
+    assert pickle.loads(second.pack()).done == 6
+
+
+def test_recalled_items_count_once() -> None:
+    update = whole([started(recalled=4), BlockRecalled("f" * 32, block([0, 1, 2, 3], [0.0] * 4), 100.1)])
+    assert (update.done, update.evaluated, update.recalled) == (4, 4, 4)
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_the_board_is_that_of_a_full_sort(maximize: bool) -> None:
+    random = np.random.default_rng(1)
+    scores = random.integers(0, 40, 200).astype(float)  # many ties
+    scores[::17] = np.nan
+    digest = Digest(SPACE)
+    digest.take(RunStarted("f" * 32, "optimize", "x", 200, 2, "sharpe", maximize, 0.0))
+    for low in range(0, 200, 23):
+        indices = list(range(low, min(200, low + 23)))
+        digest.take(BlockFinished("f" * 32, block(indices, scores[indices].tolist()), 1.0))
+    update = digest.update()
+    assert update is not None
+    sign = -1 if maximize else 1
+    kept = [place for place in range(200) if not np.isnan(scores[place])]
+    expected = sorted(kept, key=lambda place: (sign * scores[place], place))[:TOP]
+    assert [scores[index] for _, index, _ in update.best] == [scores[place] for place in expected]
+    assert [score for score, _, _ in update.best] == [scores[place] for place in expected]
+
+
+def test_constraints_that_only_the_user_has_do_not_travel() -> None:
+    space = SPACE.with_constraints(lambda params: params["fast"] > 2)
+    axes = whole([started()], space).axes
+    assert axes is not None
+    assert pickle.loads(axes).size == 200
+
+
+def scores_of(indices: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    return np.sin(indices.astype(float))
+
+
+def test_the_heatmap_is_that_of_a_group_by() -> None:
+    indices = np.array([i for i in range(200) if SPACE[i]["fast"] < SPACE[i]["slow"]])
+    view = RunView.of(whole([started()]))
+    for part in np.array_split(indices, 7):
+        view.take(whole([started(), BlockFinished("f" * 32, block(part.tolist(), scores_of(part).tolist()), 101.0)]))
+        view.surface("fast", "slow", "best")
+    import pandas as pd
+
+    table = pd.DataFrame([SPACE[i] for i in indices]).assign(score=scores_of(indices))
+    for how, aggregate in (("best", "max"), ("worst", "min"), ("mean", "mean")):
+        wide = table.pivot_table(index="slow", columns="fast", values="score", aggfunc=aggregate)
+        wide = wide.reindex(index=range(0, 100, 10), columns=range(10))
+        np.testing.assert_allclose(view.surface("fast", "slow", how).values, wide.to_numpy())
+    best = view.surface("kind", "fast", "best").best
+    at = int(indices[np.argmax(scores_of(indices))])
+    assert best == (SPACE[at]["fast"], ["a", "b"].index(SPACE[at]["kind"]))
+
+
+def test_a_long_axis_shares_cells_in_order() -> None:
+    side = Side.of("x", list(np.geomspace(1, 1000, 500)))
+    codes = side.codes(np.geomspace(1, 1000, 500))
+    assert len(side.first) == 64
+    assert codes.min() == 0
+    assert codes.max() == 63
+    assert (np.diff(codes) >= 0).all()
+    assert np.bincount(codes).min() >= 7
+
+
+def test_a_million_rows_stay_within_bounds_and_keep_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "MOST_ROWS", 1000)
+    view = RunView.of(whole([started(10**6)]))
+    everything = np.random.default_rng(0).normal(size=50_000)
+    for low in range(0, 50_000, 500):
+        part = everything[low : low + 500]
+        digest = Digest([])
+        digest.take(started(10**6))
+        digest.take(BlockFinished("f" * 32, block(list(range(low, low + 500)), part.tolist()), 101.0))
+        digest._best = []
+        update = digest.update()
+        assert update is not None
+        view.take(update)
+    assert view.size <= 1000
+    assert view.stride == 64
+    np.testing.assert_array_equal(view.scores[: view.size], everything[view.indices[: view.size]])
+    assert (np.diff(view.indices[: view.size]) == view.stride).all()
+    assert view.improvements[-1][1] == everything.max()
+    assert view.points(100)[0].max() <= 50_000
+
+
+def test_rate_and_time_left_come_from_the_recent_past() -> None:
+    view = RunView.of(whole([started(1000)]))
+    digest = Digest(SPACE)
+    digest.take(started(1000))
+    for second in range(1, 41):
+        digest.take(BlockFinished("f" * 32, block([second], [0.0]), 100.0 + second))
+        for _ in range(9):
+            digest._counts["done"] += 1
+        update = digest.update()
+        assert update is not None
+        view.take(update)
+    assert view.rate(140.0) == pytest.approx(10.0, rel=0.05)
+    found = view.time_left(140.0)
+    assert found is not None
+    low, likely, high = found
+    assert low <= likely <= high
+    assert likely == pytest.approx(60.0, rel=0.1)
+    assert view.state == "running"
+    view.lost = True
+    assert view.state == "driver gone"
+
+
+def test_whatever_a_user_writes_is_escaped() -> None:
+    evil = "<script>alert(1)</script>"
+    space = ParameterSpace({evil: [1, 2], "y": [evil, "b"]})
+    events = [
+        RunStarted("f" * 32, "optimize", evil, 4, 2, evil, True, 100.0),
+        Notice("f" * 32, evil, 100.5),
+        BlockFinished("f" * 32, Block(
+            start=0, stop=4, indices=np.array([0]), columns={evil: np.array([1.0])}, payload=None,
+            seconds=np.ones(1, np.float32), failures=(failure(1, evil),), evaluated=2, rejected=0, busy=1.0, worker=evil,
+            failed=1,
+        ), 101.0),
+    ]  # fmt: skip
+    view = RunView.of(whole(events, space))  # type: ignore[arg-type]
+    workers = [WorkerFacts(evil, 1, 10, 10, 100, 5.0, (Executing("f" * 32, 1, 1, 2.0),))]
+    shown = [
+        words.header(view, workers), words.tiles(view, 102.0), words.leaderboard(view), words.failures(view),
+        words.machine(workers, {"f" * 32: view}), words.slowest(view, workers), words.all_runs([view]),
+        words.all_failures(view), words.trace(evil),
+    ]  # fmt: skip
+    for text in shown:
+        assert "<script" not in text
+        assert "&lt;script" in text
+
+
+# -- where it is -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "http://127.0.0.1:8787/runs"),
+        ({"VSCODE_PROXY_URI": "https://x.dev/proxy/{{port}}/"}, "https://x.dev/proxy/8787/runs"),
+        ({"JUPYTERHUB_SERVICE_PREFIX": "/user/me/"}, "/user/me/proxy/8787/runs"),
+        (
+            {"JUPYTERHUB_SERVICE_PREFIX": "/user/me/", "JUPYTERHUB_HOST": "https://hub.org"},
+            "https://hub.org/user/me/proxy/8787/runs",
+        ),
+    ],
+)
+def test_the_link_works_where_the_user_sits(environment: dict[str, str], expected: str) -> None:
+    assert page_link(environment, "127.0.0.1", 8787) == expected
+
+
+def test_over_ssh_the_tunnel_is_a_line_to_type() -> None:
+    ssh = {"SSH_CONNECTION": "10.0.0.9 5555 10.0.0.7 22", "USER": "me"}
+    assert tunnel(ssh, "127.0.0.1", 8787) == "ssh -N -L 8787:127.0.0.1:8787 me@10.0.0.7"
+    assert tunnel({**ssh, "SSH_CONNECTION": "1 2 h 2222"}, "127.0.0.1", 1) == "ssh -p 2222 -N -L 1:127.0.0.1:1 me@h"
+    assert tunnel({}, "127.0.0.1", 8787) is None
+    assert tunnel({**ssh, "VSCODE_PROXY_URI": "x"}, "127.0.0.1", 8787) is None
+    assert tunnel(ssh, "0.0.0.0", 8787) is None
+
+
+# -- reports and reprs -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def result() -> OptimizationResult:
+    def objective(params: dict[str, object]) -> float:
+        if params["fast"] == 3 and params["slow"] == 50:
+            raise ValueError("thin <market>")
+        return float(str(params["slow"])) - float(str(params["fast"]))
+
+    with Session(ParallelConfig(enabled=False)) as session, pytest.warns(UserWarning, match="failed"):
+        return ParallelOptimizer(session=session).optimize(SPACE, objective, progress=False)
+
+
+def test_a_report_is_one_file_that_needs_no_network(result: OptimizationResult, tmp_path: Path) -> None:
+    text = result.report(tmp_path / "run.html").read_text()
+    assert "Optimisation of Score" in text
+    assert "thin &amp;lt;market&amp;gt;" in text or "thin &lt;market&gt;" in text
+    assert "cdn.bokeh.org" not in text
+    assert "<script src=" not in text
+
+
+def test_a_notebook_shows_outcomes_as_a_table(inline_session: Session) -> None:
+    good = inline_session.map(str.upper, ["<a>", "b"], progress=False, name="up")
+    assert "&lt;A&gt;" in good._repr_html_()
+    with pytest.warns(UserWarning, match="failed"):
+        mixed = inline_session.map(lambda x: 1 // x, [0, 1], progress=False)
+    assert "ZeroDivisionError" in mixed._repr_html_()
