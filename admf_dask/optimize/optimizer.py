@@ -125,7 +125,7 @@ class ParallelOptimizer:
         nothing, ResourceError when the results would not fit into memory. KeyboardInterrupt and ClusterLost carry what was
         found as `.partial`, an `OptimizationResult` with state `interrupted`.
 
-        Cost beyond the objective: 4 to 6 ms for each chunk of about 0.2 s; about 1 microsecond for each combination.
+        Cost beyond the objective: 4 to 6 ms for each chunk of about 0.4 s; about 1 microsecond for each combination.
         """
         evaluator = self._evaluator(
             parameter_space, objective_function, constraints, data, Keep(score, maximize, read_keep(keep)),
