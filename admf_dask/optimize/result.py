@@ -18,7 +18,8 @@ from admf_dask import ranking
 from admf_dask.errors import SpaceError
 from admf_dask.outcomes import FailedItem
 from admf_dask.progress.digest import FAILURES, TOP, FailureTold, Update, axes_of, in_words
-from admf_dask.runtime import Audit, MapEvaluator, Replay, audit, replay
+from admf_dask.runtime import MapEvaluator
+from admf_dask.runtime.replay import Audit, Replay, audit, replay
 from admf_dask.space import ABSENT, Combinable
 from admf_dask.text import did_you_mean, format_count, format_rate, format_seconds, readable
 
