@@ -85,7 +85,27 @@ class TaskFailed(TaskError):
 
 
 class WorkerDied(TaskError):
-    """The process died while it evaluated the item: a crash, a kill, or too much memory."""
+    """The process died while it evaluated the item: a crash, a kill, or too much memory.
+
+    What is not known is None: `.signal` (`"SIGSEGV"`) or `.exit_code`; `.peak_memory` and `.memory_limit`, in bytes. `.attempts`
+    counts the processes that the item took along.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        item: Any = None,
+        signal: str | None = None,
+        exit_code: int | None = None,
+        peak_memory: int | None = None,
+        memory_limit: int | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message, item=item)
+        self.signal, self.exit_code = signal, exit_code
+        self.peak_memory, self.memory_limit = peak_memory, memory_limit
+        self.attempts = attempts
 
 
 class TaskTimeout(TaskError):

@@ -62,6 +62,8 @@ class Failure:
                 error = pickle.loads(self.pickled)
             except Exception:  # noqa: BLE001 - a class the driver cannot import; the words remain
                 error = None
+        if isinstance(error, TaskError) and error.item is None:
+            error.item = item
         if error is None:
             error = _KINDS[self.kind](self.message if self.kind != "error" else self.summary, item=item)
         known = any(note.startswith(_ON_WORKER) for note in getattr(error, "__notes__", ()))

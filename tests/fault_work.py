@@ -29,6 +29,11 @@ class HoldsALock(Exception):
         self.lock = threading.Lock()
 
 
+class CannotBePrinted(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
 def fall_over() -> None:
     ctypes.string_at(0)
 
@@ -71,7 +76,10 @@ FAULTS: dict[str, Any] = {
     "error that will not unpickle": lambda: (_ for _ in ()).throw(WillNotUnpickle(1, 2)),
     "system exit": lambda: (_ for _ in ()).throw(SystemExit(4)),
     "recursion": lambda: (lambda f: f(f))(lambda f: f(f)),
-    "too large a result": lambda: bytes(600_000_000),
+    "keyboard interrupt": lambda: (_ for _ in ()).throw(KeyboardInterrupt),
+    "no str": lambda: (_ for _ in ()).throw(CannotBePrinted),
+    "short c sleep": lambda: ctypes.CDLL(None).usleep(1_900_000),
+    "too large a result": lambda: bytes(1_000_000_000),
 }
 
 
@@ -110,6 +118,19 @@ def fails_twice(item: int, folder: str) -> int:
 
 def draws(item: int, *, rng: np.random.Generator) -> float:
     return float(rng.normal())
+
+
+def draws_after_trouble(item: int, folder: str) -> tuple[float, float]:
+    """As `draws_in_all_ways`; before that some items fail at their first call, and some take their process along."""
+    mark = Path(folder, f"trouble-{item}")
+    if item % 10 in (3, 7) and not mark.exists():
+        mark.touch()
+        random.random()
+        np.random.rand()
+        if item == 17 and os.environ.get("ADMF_DASK_MAY_DIE"):
+            os._exit(3)
+        raise ConnectionError("not now")
+    return draws_in_all_ways(item)
 
 
 def draws_in_all_ways(item: int) -> tuple[float, float]:

@@ -18,6 +18,7 @@ import pytest
 from admf_dask import Outcomes, ParallelOptimizer, Session, TaskError, TaskTimeout, WorkerDied
 from admf_dask.events import Notice
 from admf_dask.runtime import FailedItemsWarning
+from admf_dask.runtime.chunks import ChunkSizer
 
 INNOCENT = list(range(40))
 
@@ -47,42 +48,75 @@ HARMLESS = {
     "error that will not unpickle": ((TaskError, work.WillNotUnpickle), "1 and 2"),
     "system exit": (SystemExit, "4"),
     "recursion": (RecursionError, "maximum recursion depth"),
+    "no str": ((TaskError, work.CannotBePrinted), None),
+    "keyboard interrupt": (KeyboardInterrupt, ""),
 }
+DEADLY: dict[str, tuple[str | None, int | None]] = {
+    "segfault": ("SIGSEGV", None),
+    "exit": (None, 3),
+    "kill": ("SIGKILL", None),
+    "terminate": ("SIGTERM", None),
+}
+ENDLESS = {
+    "python loop": True,
+    "sleep": False,
+    "python loop that swallows": False,
+    "c loop": False,
+    "c loop that holds the interpreter": False,
+}
+"""Fault -> whether a soft stop ends it."""
+
+
+def check(failed: Any, fault: str) -> None:
+    """The one outcome that a fault has in every mode in which it can be survived."""
+    assert failed.item == fault
+    if fault in HARMLESS:
+        kind, words = HARMLESS[fault]
+        assert isinstance(failed.error, kind)
+        assert words is None or words in str(failed.error)
+        assert "fault_work.py" in failed.traceback or fault in ("unpicklable result", "no str")
+        assert failed.attempts == 1
+    elif fault in DEADLY:
+        assert isinstance(failed.error, WorkerDied)
+        assert (failed.error.signal, failed.error.exit_code) == DEADLY[fault]
+        assert failed.error.item == fault
+        assert (failed.attempts, failed.error.attempts) == (2, 2)
+        assert failed.error.memory_limit > 0
+        assert (failed.error.signal or "exit code 3") in str(failed.error)
+    else:
+        assert isinstance(failed.error, TaskTimeout)
+        assert failed.error.item == fault
+        assert "longer than timeout=" in str(failed.error)
+        assert ("loop_for_ever" in failed.traceback) is ENDLESS[fault]
 
 
 @pytest.mark.parametrize("fault", HARMLESS)
-def test_faults_that_leave_the_process_alone(any_session: Session, fault: str) -> None:
-    kind, words = HARMLESS[fault]
-    failed = only_failure(mixed(any_session, fault))
-    assert isinstance(failed.error, kind)
-    assert words in str(failed.error)
-    assert "fault_work.py" in failed.traceback or fault == "unpicklable result"
-    assert failed.attempts == 1
-
-
-DEADLY = {
-    "segfault": "SIGSEGV",
-    "exit": "exit code 3",
-    "kill": "SIGKILL",
-    "terminate": "SIGTERM",
-}
+def test_faults_that_leave_the_process_alone(any_session: Session, inline_session: Session, fault: str) -> None:
+    if fault == "keyboard interrupt" and any_session is inline_session:
+        # In the calling thread that is the user.
+        with pytest.raises(KeyboardInterrupt) as stop:
+            mixed(any_session, fault)
+        assert isinstance(stop.value.partial, Outcomes)  # type: ignore[attr-defined]
+        return
+    check(only_failure(mixed(any_session, fault)), fault)
 
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("fault", DEADLY)
 def test_faults_that_take_the_process_along(process_session: Session, fault: str) -> None:
-    failed = only_failure(mixed(process_session, fault))
-    assert isinstance(failed.error, WorkerDied)
-    assert failed.error.item == fault
-    assert DEADLY[fault] in str(failed.error)
-    assert failed.attempts == 2
+    check(only_failure(mixed(process_session, fault)), fault)
 
 
 @pytest.mark.cluster
-def test_several_killers_in_processes_of_several_threads(hybrid_session: Session) -> None:
-    outcomes = mixed(hybrid_session, "segfault", "exit", "raise")
-    kinds = {outcome.item: type(outcome.error) for outcome in outcomes if not outcome.ok}
-    assert kinds == {"segfault": WorkerDied, "exit": WorkerDied, "raise": ValueError}
+def test_all_faults_at_once_in_processes_of_several_threads(hybrid_session: Session) -> None:
+    faults = [*HARMLESS, *DEADLY, *ENDLESS]
+    faults.remove("sleep")
+    outcomes = mixed(hybrid_session, *faults, timeout=1.0)
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    assert len(failed) == len(faults)
+    for outcome in failed:
+        check(outcome, outcome.item)
+    assert {outcome.attempts for outcome in outcomes if outcome.ok} <= {1, 2}
 
 
 @pytest.mark.cluster
@@ -94,16 +128,29 @@ def test_an_item_that_outgrows_its_process_is_stopped_and_the_figures_are_told(f
     figures = re.search(r"outgrew the memory limit of 572 MiB \(it had (\d+) MiB\)", str(failed.error))
     assert figures
     assert int(figures[1]) > 500
+    assert failed.error.memory_limit == 600_000_000
+    assert failed.error.peak_memory // 2**20 == int(figures[1])
+    assert failed.attempts == 2
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("fault", ["python loop", "sleep", "c loop", "c loop that holds the interpreter"])
+@pytest.mark.parametrize("fault", ENDLESS)
 def test_what_never_ends_is_ended_by_its_timeout(process_session: Session, fault: str) -> None:
     failed = only_failure(mixed(process_session, fault, timeout=0.5))
-    assert isinstance(failed.error, TaskTimeout)
-    assert failed.error.item == fault
-    assert "longer than timeout=0.5 seconds" in str(failed.error)
+    check(failed, fault)
     assert failed.seconds >= 0.5
+
+
+@pytest.mark.parametrize("mode", ["thread", "inline"])
+def test_where_nothing_can_be_ended_the_log_says_what_the_run_waits_for(
+    mode: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = request.getfixturevalue(f"{mode}_session")
+    failed = only_failure(mixed(session, "short c sleep", timeout=0.3))
+    assert isinstance(failed.error, TaskTimeout)
+    (record,) = (record for record in caplog.records if record.name == "admf_dask")
+    assert "item 7 takes longer than timeout=0.3 seconds" in record.getMessage()
+    assert "with mode='process' its process would be ended" in record.getMessage()
 
 
 def test_python_code_is_stopped_without_a_loss_of_its_process(any_session: Session) -> None:
@@ -166,7 +213,7 @@ def test_idle_workers_that_die_are_replaced(process_session: Session) -> None:
 @pytest.mark.cluster
 def test_a_result_too_large_to_travel_is_a_failure_in_words(process_session: Session) -> None:
     failed = only_failure(mixed(process_session, "too large a result"))
-    assert "572 MiB is more than 477 MiB" in str(failed.error)
+    assert "954 MiB is more than 477 MiB" in str(failed.error)
     assert "write it to a file" in str(failed.error)
 
 
@@ -255,6 +302,33 @@ def test_the_same_seed_gives_the_same_numbers_in_every_mode_and_order(any_sessio
     assert backwards[::-1] == drawn[0]
     assert len(set(drawn[0])) == 60
     assert any_session.map(work.draws, range(60), seed=8, progress=False).values() != drawn[0]
+
+
+def pieces(count: int) -> Any:
+    """Chunks of so many items, whatever they cost."""
+    return lambda self, remaining: min(count, remaining)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_chance_does_not_depend_on_chunks(any_session: Session, drawn: Any, size: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(ChunkSizer, "size", pieces(size))
+    assert any_session.map(work.draws_in_all_ways, range(60), seed=7, progress=False).values() == drawn[1]
+
+
+@pytest.mark.cluster
+def test_chance_does_not_depend_on_workers_retries_deaths_and_resuming(
+    drawn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADMF_DASK_MAY_DIE", "yes")
+    monkeypatch.setattr(ChunkSizer, "size", pieces(9))
+    options: dict[str, Any] = {"data": str(tmp_path), "seed": 7, "retries": 2, "journal": tmp_path / "journal"}
+    with Session(mode="hybrid", workers=3, threads_per_process=3, dashboard=None) as session:
+        for number, _ in enumerate(session.as_completed(work.draws_after_trouble, range(60), **options)):
+            if number == 20:
+                break
+        outcomes = session.map(work.draws_after_trouble, range(60), progress=False, **options)
+    assert outcomes.values() == drawn[1]
+    assert {outcome.index for outcome in outcomes if outcome.attempts > 1} >= {17}
 
 
 def test_a_batch_gets_a_seed_for_each_combination(any_session: Session) -> None:

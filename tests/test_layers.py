@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "admf_dask"
-WORDS = {"functions", "identity", "errors", "text", "outcomes", "objectives", "ranking", "events", "yamlfile"}
+WORDS = {
+    "functions",
+    "identity",
+    "endings",
+    "errors",
+    "text",
+    "outcomes",
+    "objectives",
+    "ranking",
+    "events",
+    "yamlfile",
+}
 DECISIONS = {"policy", "throttle", "config", "machine", "resources", "space"}
 OBSERVERS = {"journal", "progress"}
 ALLOWED: dict[str, set[str]] = {

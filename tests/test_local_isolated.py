@@ -64,7 +64,7 @@ def test_environment_and_folder_are_those_of_the_moment(tmp_path: Path, monkeypa
     assert elsewhere(lambda: (os.environ["A"], os.getcwd())) == ("1", "/")
 
 
-FAULTS: dict[str, tuple[type[BaseException], str]] = {
+FAULTS: dict[str, tuple[Any, str | None]] = {
     "raise": (ValueError, "invalid literal"),
     "recursion": (RecursionError, "maximum recursion"),
     "segfault": (WorkerDied, "was ended by SIGSEGV"),
@@ -74,14 +74,21 @@ FAULTS: dict[str, tuple[type[BaseException], str]] = {
     "system exit": (WorkerDied, "ended with exit code 4"),
     "unpicklable result": (TaskFailed, "must survive pickling"),
     "unpicklable error": (TaskFailed, "HoldsALock: locked"),
+    "keyboard interrupt": (KeyboardInterrupt, ""),
+    "no str": ((TaskFailed, work.CannotBePrinted), None),
 }
+DEADLY = {"segfault": ("SIGSEGV", None), "exit": (None, 3), "kill": ("SIGKILL", None), "system exit": (None, 4)}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_has_its_error(run: Any, fault: str) -> None:
     kind, words = FAULTS[fault]
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind, match=words) as caught:
         run(work.act, fault)
+    if fault in DEADLY:
+        assert (caught.value.signal, caught.value.exit_code) == DEADLY[fault]
+        assert caught.value.item is work.act
+        assert 2**20 < caught.value.peak_memory < 2**30
 
 
 def test_an_error_keeps_its_type_and_has_the_remote_traceback_as_its_cause() -> None:
@@ -103,8 +110,9 @@ def test_a_timeout_ends_whatever_runs(run: Any, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", ["memory in small steps", "memory in big steps"])
 def test_a_memory_limit_is_enforced_with_figures(run: Any, fault: str) -> None:
-    with pytest.raises(WorkerDied, match=r"outgrew memory_limit=381 MiB \(it had \d+ MiB\)"):
+    with pytest.raises(WorkerDied, match=r"outgrew memory_limit=381 MiB \(it had \d+ MiB\)") as caught:
         run.options(memory_limit="400MB")(work.act, fault)
+    assert caught.value.memory_limit == 400_000_000 < (caught.value.peak_memory or 0)
     assert run.options(memory_limit="400MB")(work.act, 5) == 5
 
 
@@ -167,13 +175,34 @@ def test_what_it_prints_and_logs_reaches_the_caller(run: Any, caplog: pytest.Log
     assert [(r.name, r.getMessage()) for r in caplog.records] == [("a.users.logger", "3 bars of AAPL")]
 
 
+def test_calls_inside_calls() -> None:
+    def inner(depth: int) -> list[int]:
+        return [os.getpid(), *(run_isolated_process(inner, depth - 1) if depth else [])]
+
+    pids = run_isolated_process(inner, 2)
+    assert len({os.getpid(), *pids}) == 4
+    assert all(gone(pid) for pid in pids)
+
+    def fail() -> None:
+        run_isolated_process(work.act, "segfault")
+
+    with pytest.raises(WorkerDied, match="SIGSEGV") as caught:
+        run_isolated_process(fail)
+    assert caught.value.signal == "SIGSEGV"
+
+
+CALLS = int(os.environ.get("ADMF_DASK_ISOLATED_CALLS", "320"))
+"""`ADMF_DASK_ISOLATED_CALLS=10000 python -m pytest tests/test_local_isolated.py -k many` is the long form."""
+
+
+@pytest.mark.timeout(900)
 def test_many_calls_from_many_threads_leave_no_descriptor_and_no_zombie() -> None:
     run_isolated_process(os.getpid)
     before = len(os.listdir("/proc/self/fd"))
     found: list[int] = []
 
     def calls() -> None:
-        for number in range(40):
+        for number in range(CALLS // 8):
             found.append(run_isolated_process(int, number))
 
     threads = [threading.Thread(target=calls) for _ in range(8)]
@@ -181,7 +210,7 @@ def test_many_calls_from_many_threads_leave_no_descriptor_and_no_zombie() -> Non
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found) == sorted(list(range(40)) * 8)
+    assert sorted(found) == sorted(list(range(CALLS // 8)) * 8)
     assert len(os.listdir("/proc/self/fd")) == before
     states = [child.status() for child in psutil.Process().children(recursive=True)]
     assert psutil.STATUS_ZOMBIE not in states
@@ -227,6 +256,28 @@ def test_an_unguarded_script_and_its_classes_work(tmp_path: Path) -> None:
     with script(body, tmp_path) as process:
         out, err = process.communicate(timeout=60)
     assert (out, err) == ("once Bar(close=2.5)\n", "")
+
+
+NOTEBOOK = """
+import sys
+main = sys.modules["__main__"]
+cells = [
+    "from admf_dask import run_isolated_process",
+    "FACTOR = 3",
+    "class Bar:\\n    def __init__(self, close):\\n        self.close = close * FACTOR",
+    "def make(close):\\n    return Bar(close)",
+    "print(run_isolated_process(make, 2).close, run_isolated_process(lambda: make(3).close))",
+    "FACTOR = 5",
+    "print(run_isolated_process(make, 2).close)",
+]
+for number, cell in enumerate(cells):
+    exec(compile(cell, f"<cell {number}>", "exec"), main.__dict__)
+"""
+
+
+def test_functions_and_classes_of_a_notebook_travel_as_they_are_now(tmp_path: Path) -> None:
+    with script(NOTEBOOK, tmp_path) as process:
+        assert process.communicate(timeout=60) == ("6 9\n10\n", "")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -5,40 +5,18 @@ from __future__ import annotations
 import copy
 import faulthandler
 import operator
+import os
 import pickle
 import sys
 import threading
-import unittest
 from collections.abc import Callable
 from typing import Any
 
+import fault_work as work
 import pytest
 
-from admf_dask import TaskQueue, ThreadPool, ThreadSafeDict
+from admf_dask import Session, SessionClosed, TaskFailed, TaskQueue, ThreadPool, ThreadSafeDict, WorkerDied
 from admf_dask.local import tasks
-
-mapping_tests = pytest.importorskip("test.mapping_tests", reason="this Python came without CPython's own tests")
-
-
-class _Dict(mapping_tests.TestHashMappingProtocol):  # type: ignore[misc, name-defined]
-    """CPython's own suite for mappings that hash their keys, on ours."""
-
-    __test__ = False
-    type2test = ThreadSafeDict
-
-    def test_keys(self) -> None:
-        assert list(self._full_mapping(self.reference).keys()) == list(self.reference)
-
-    # Recursion by way of a plain dict ends in RecursionError here, not in "...": nothing tracks it across two locks.
-    test_repr = None
-
-
-def test_cpythons_suite_for_mappings() -> None:
-    names = [name for name in unittest.TestLoader().getTestCaseNames(_Dict) if callable(getattr(_Dict, name))]
-    result = unittest.TestResult()
-    unittest.TestSuite(_Dict(name) for name in names).run(result)
-    assert result.testsRun >= 20
-    assert not result.errors + result.failures, result.errors + result.failures
 
 
 def test_views_are_snapshots_and_iteration_survives_writers() -> None:
@@ -66,7 +44,7 @@ def test_what_a_dict_can_do() -> None:
     assert ours.popitem() == ("d", 4)
     assert repr(ours) == "ThreadSafeDict({'a': 1, 'b': 2})"
     ours["self"] = ours
-    assert repr(ours) == "ThreadSafeDict(...)"
+    assert repr(ours) == "ThreadSafeDict({'a': 1, 'b': 2, 'self': ...})"
     with pytest.raises(TypeError, match="unhashable"):
         hash(ours)
     with pytest.raises(TypeError, match=r"use session\.shared_dict"):
@@ -331,15 +309,67 @@ def test_sizes_and_counts_follow_their_rules(given: dict[str, Any]) -> None:
         TaskQueue().process_tasks(0)
 
 
-@pytest.mark.cluster
-def test_with_a_session_tasks_run_on_the_cluster(process_session: Any) -> None:
-    import os
-
-    queue = TaskQueue(session=process_session)
+def test_with_a_session_tasks_run_there_under_their_ids(any_session: Session) -> None:
+    queue, other = TaskQueue(session=any_session), TaskQueue(session=any_session)
     for number in range(6):
         queue.add_task(number, os.getpid)
+        # Ids that print alike, and the same ids in another queue, are other tasks.
+        queue.add_task(str(number), operator.neg, number)
+        other.add_task(number, operator.add, number, 100)
     queue.add_task("bad", int, "x")
-    assert queue.process_tasks(worker_count=3) == 7
-    assert os.getpid() not in {queue.get_result(number) for number in range(6)}
+    queue.add_task("keywords", dict, task_id=1, key=2)
+    assert queue.process_tasks(worker_count=3) == 14
+    assert other.process_tasks(worker_count=3) == 6
+    here = {queue.get_result(number) for number in range(6)} == {os.getpid()}
+    assert here is (any_session.layout.mode == "thread")
+    assert [queue.get_result(str(number)) for number in range(6)] == [-number for number in range(6)]
+    assert [other.get_result(number) for number in range(6)] == [number + 100 for number in range(6)]
+    assert queue.get_result("keywords") == {"task_id": 1, "key": 2}
     with pytest.raises(ValueError, match="invalid literal"):
         queue.get_result("bad")
+
+
+@pytest.mark.cluster
+def test_faults_of_tasks_elsewhere_are_theirs_alone(hybrid_session: Session) -> None:
+    queue = TaskQueue(session=hybrid_session)
+    faults = {
+        "exit": (WorkerDied, "ended with exit code 3 while it ran task 'exit', twice, the last time alone"),
+        "segfault": (WorkerDied, "was ended by SIGSEGV"),
+        "recursion": (RecursionError, "maximum recursion"),
+        "system exit": (SystemExit, "4"),
+        "keyboard interrupt": (KeyboardInterrupt, ""),
+        "unpicklable result": (TaskFailed, "must survive pickling"),
+        "unpicklable error": (TaskFailed, "HoldsALock: locked"),
+    }
+    for number in range(40):
+        queue.add_task(number, work.sleeps, number % 5)
+        if number % 6 == 0 and (names := list(faults)[number // 6 : number // 6 + 1]):
+            queue.add_task(names[0], work.act, names[0])
+    lock = threading.Lock()
+    queue.add_task("cannot travel", operator.is_, lock, lock)
+    assert queue.process_tasks(worker_count=6) == 40 + len(faults) + 1
+    assert [queue.get_result(number) for number in range(40)] == [number % 5 for number in range(40)]
+    for name, (kind, words) in faults.items():
+        with pytest.raises(kind, match=words) as caught:
+            queue.get_result(name)
+        assert not isinstance(caught.value, WorkerDied) or caught.value.item == name
+    with pytest.raises(TaskFailed, match="must survive pickling to reach a worker"):
+        queue.get_result("cannot travel")
+
+
+def test_in_threads_of_this_process_nothing_is_pickled(thread_session: Session) -> None:
+    queue, lock = TaskQueue(session=thread_session), threading.Lock()
+    queue.add_task("same", lambda: lock)
+    queue.process_tasks()
+    assert queue.get_result("same") is lock
+
+
+def test_a_client_serves_too_and_what_is_none_is_refused(thread_session: Session) -> None:
+    queue = TaskQueue(session=thread_session.client)
+    queue.add_task("a", operator.add, 1, 2)
+    queue.process_tasks()
+    assert queue.get_result("a") == 3
+    with pytest.raises(TypeError, match="session must be a Session or a distributed"):
+        TaskQueue(session=3)
+    with pytest.raises(SessionClosed, match="not open yet"):
+        TaskQueue(session=Session(mode="thread"))

@@ -90,6 +90,8 @@ def _prepare(connection: sqlite3.Connection, folder: Path, write: bool) -> None:
                 f"the journal in {folder} was written by a newer admf_dask (format {version}, this one reads {VERSION})"
             )
         if write:
+            # Blocks are hundreds of kilobytes: a third less work than with the stock pages of 4 KiB. Counts for a new file.
+            connection.execute("PRAGMA page_size = 16384")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             if version == 0:
@@ -177,10 +179,11 @@ def pack_rows(block: Block) -> bytes:
     """Positions, seconds, attempts and scores as one Arrow IPC stream; scores are called `score:NAME`."""
     import pyarrow as pa
 
-    attempts = np.ones(len(block.indices), np.int32)
-    for index, count in block.attempts.items():
-        attempts[block.indices == index] = count
-    columns = {"position": block.indices, "seconds": block.seconds, "attempts": attempts}
+    columns = {"position": block.indices, "seconds": block.seconds}
+    if block.attempts:
+        columns["attempts"] = attempts = np.ones(len(block.indices), np.int32)
+        for index, count in block.attempts.items():
+            attempts[block.indices == index] = count
     columns |= {f"score:{name}": column for name, column in (block.columns or {}).items()}
     batch = pa.RecordBatch.from_arrays([pa.array(column) for column in columns.values()], list(columns))
     sink = pa.BufferOutputStream()
@@ -198,7 +201,7 @@ def unpack_rows(
 
     table = pa.ipc.open_stream(packed).read_all()
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
-    positions, attempts = columns["position"], columns["attempts"]
+    positions, attempts = columns["position"], columns.get("attempts", np.empty(0, np.int32))
     again = np.flatnonzero(attempts > 1)
     scores = {name.removeprefix("score:"): column for name, column in columns.items() if name.startswith("score:")}
     return (

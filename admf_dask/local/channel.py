@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import resource
 
 RESULT, FAILURE, LOG = b"R", b"F", b"L"
 _HEADER = struct.Struct("<cQ")
+STATUS = struct.Struct("<iQ")
+"""How a child ended: its exit code, or minus the signal, and the most bytes that were resident."""
+
+
+def peak_bytes(used: resource.struct_rusage) -> int:
+    """The largest resident size of an ended process; the kernels count it in different units."""
+    return used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def send(channel: socket.socket, kind: bytes, payload: bytes) -> None:

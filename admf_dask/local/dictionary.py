@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from reprlib import recursive_repr
 from typing import Any, NoReturn, Self, TypeVar
 
 K = TypeVar("K")
@@ -16,7 +17,7 @@ class ThreadSafeDict(MutableMapping[K, V]):
     `keys()`, `values()`, `items()` and iteration are snapshots, taken at once: lists and iterators over a copy, which cost
     O(n). What consists of two calls is not atomic together: for read-modify-write use `compute(key, function)`, which runs
     the function under the lock, or `setdefault` and `pop`. Functions called under the lock may use the dictionary (the lock is
-    re-entrant) and should be quick: every other thread waits.
+    re-entrant) but no other one, and should be quick: every other thread waits.
 
     Made like a dict: `ThreadSafeDict()`, `ThreadSafeDict(mapping)`, `ThreadSafeDict(pairs)`, `ThreadSafeDict(a=1)`.
     It lives in one process and refuses to be pickled; across processes use `session.shared_dict(name)`.
@@ -160,13 +161,11 @@ class ThreadSafeDict(MutableMapping[K, V]):
         self.update(other)
         return self
 
+    @recursive_repr(fillvalue="...")
     def __repr__(self) -> str:
         """As a dict; safe where it holds itself."""
-        with self._lock:
-            return f"{type(self).__name__}({self._dict!r})" if not self._in_repr() else f"{type(self).__name__}(...)"
-
-    def _in_repr(self) -> bool:
-        return any(value is self for value in self._dict.values())
+        # Of a copy: with the lock held, two that hold each other would wait for each other in two threads.
+        return f"{type(self).__name__}({self.copy_to_dict()!r})"
 
     def __reduce__(self) -> NoReturn:
         """Refuse: a copy in another process would not be the same dictionary."""

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 
+from admf_dask.local.channel import STATUS, peak_bytes
 from admf_dask.local.child import die_with_parent, new_group, serve
 
 
@@ -84,9 +85,9 @@ def _reap(children: dict[int, int]) -> None:
         # While the dead child is not yet reaped its number cannot belong to another process.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
-        _, code = os.waitpid(pid, 0)
+        _, code, used = os.wait4(pid, 0)
         with contextlib.suppress(BrokenPipeError):
-            os.write(status, os.waitstatus_to_exitcode(code).to_bytes(4, "little", signed=True))
+            os.write(status, STATUS.pack(os.waitstatus_to_exitcode(code), peak_bytes(used)))
         os.close(status)
         del children[pid]
 

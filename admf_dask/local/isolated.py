@@ -7,18 +7,18 @@ import logging
 import os
 import pickle
 import selectors
-import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cloudpickle
 import psutil
 
-from admf_dask.errors import TaskError, TaskFailed, TaskTimeout, WorkerDied
+from admf_dask.endings import Ending
+from admf_dask.errors import TaskError, TaskFailed, TaskTimeout
 from admf_dask.local.channel import FAILURE, LOG, RESULT, Inbox, send
 from admf_dask.local.start import Child, Server, start_from_nothing
 from admf_dask.text import format_bytes, parse_bytes
@@ -140,11 +140,11 @@ class _Conversation:
                 child.kill()
             raise
         finally:
-            code = child.exit_code() if child is not None else 0
+            ending = child.ending() if child is not None else Ending()
             ours.close()
             os.close(output)
             os.close(errors)
-        return self._conclude(stopped, code)
+        return self._conclude(stopped, replace(ending, memory_limit=self.call.memory_limit))
 
     def _start(self, theirs: socket.socket, output: int, errors: int) -> Child:
         if self.call.env is None and (forked := _server.start_child(theirs, output, errors)) is not None:
@@ -218,19 +218,21 @@ class _Conversation:
                 self.answer = kind, payload
         return bool(piece)
 
-    def _conclude(self, stopped: str, code: int) -> Any:
+    def _conclude(self, stopped: str, ending: Ending) -> Any:
         if stopped == "timeout":
             raise TaskTimeout(
                 f"the call took longer than timeout={self.call.timeout:g} seconds and was killed", item=self.func
             )
         if stopped == "memory":
-            raise WorkerDied(
+            # The kernel counts the child alone, we those it started too.
+            peak = max(self.peak, ending.peak_memory or 0)
+            raise replace(ending, peak_memory=peak).error(
                 f"the isolated process outgrew memory_limit={format_bytes(self.call.memory_limit or 0)} (it had "
                 f"{format_bytes(self.peak)}) and was killed",
                 item=self.func,
             )
         if self.answer is None:
-            raise WorkerDied(f"the isolated process {_ending(code)} without an answer", item=self.func)
+            raise ending.error(f"the isolated process {ending} without an answer", item=self.func)
         kind, payload = self.answer
         if kind == RESULT:
             try:
@@ -245,15 +247,6 @@ class _Conversation:
         # The cause shows the traceback; as a note it would be there twice.
         raised.__notes__ = []
         raise raised from RemoteTraceback(failure.traceback)
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was ended by signal {-code}"
 
 
 def _resident(pid: int) -> int:

@@ -12,6 +12,9 @@ import sys
 import threading
 from dataclasses import dataclass
 
+from admf_dask.endings import Ending
+from admf_dask.local.channel import STATUS, peak_bytes
+
 _PRELOAD = ("numpy", "pandas", "admf_dask.runtime")
 """Loaded into the server where this process has them: the last for items that are done again."""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -25,17 +28,24 @@ class Child:
     status: int | None
     process: subprocess.Popen[bytes] | None = None
 
-    def exit_code(self) -> int:
-        """How it ended: a code, or minus the signal. Waits for it; closes what was open."""
+    def ending(self) -> Ending:
+        """How it ended. Waits for it; closes what was open."""
         if self.process is not None:
             self._end_group()
-            return self.process.wait()
+            _, status, used = os.wait4(self.pid, 0)
+            # So that nobody waits for it again.
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            return Ending(self.process.returncode, peak_memory=peak_bytes(used))
         assert self.status is not None
         told = b""
-        while len(told) < 4 and (piece := os.read(self.status, 4 - len(told))):
+        while len(told) < STATUS.size and (piece := os.read(self.status, STATUS.size - len(told))):
             told += piece
         os.close(self.status)
-        return int.from_bytes(told, "little", signed=True) if len(told) == 4 else -signal.SIGKILL
+        if len(told) < STATUS.size:
+            # The server was killed, and its children die with it.
+            return Ending(-signal.SIGKILL)
+        code, peak = STATUS.unpack(told)
+        return Ending(code, peak_memory=peak)
 
     def kill(self) -> None:
         """End the whole process group at once."""

@@ -8,17 +8,12 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from admf_dask.local.elsewhere import Elsewhere
 
 PATIENCE_SECONDS = 30.0
 """How long a result is waited for, without a timeout, while nothing at all happens in the queue."""
-
-
-class Submitter(Protocol):
-    """What runs tasks elsewhere: `session.client`, or any executor."""
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Begin; returns a future with `result()`."""
 
 
 @dataclass(slots=True)
@@ -46,15 +41,16 @@ class TaskQueue:
     max_size
         Tasks that may wait; `add_task` then blocks until one is taken. 0 is without a bound.
     session
-        A `Session` or `distributed.Client`: `process_tasks` then runs the tasks on its cluster, under their ids.
+        A `Session` or `distributed.Client`: `process_tasks` then runs the tasks on its cluster, each as a future with its id in
+        the key. A task that takes its worker along is WorkerDied for who asks for its result, and no other task is lost.
     """
 
     def __init__(self, max_size: int = 0, *, session: Any = None) -> None:
-        """Raises ValueError for a size below 0."""
+        """Raises ValueError for a size below 0 and TypeError for a session that is none."""
         if type(max_size) is not int or max_size < 0:
             raise ValueError(f"max_size must be a whole number of at least 0 (0: no bound), but is {max_size!r}")
         self.max_size = max_size
-        self._submitter: Submitter | None = getattr(session, "client", session)
+        self._elsewhere = None if session is None else Elsewhere.of(session)
         self._waiting: deque[_Task] = deque()
         self._futures: dict[Hashable, Future[Any]] = {}
         self._under_way = 0
@@ -155,22 +151,18 @@ class TaskQueue:
     def _run(self, task: _Task) -> None:
         future = self._futures[task.id]
         self._stack.depth = getattr(self._stack, "depth", 0) + 1
+        failed: BaseException | None = None
         try:
-            here = self._submitter is None
-            value = task.function(*task.args, **task.kwargs) if here else self._run_elsewhere(task)
+            if self._elsewhere is None:
+                value = task.function(*task.args, **task.kwargs)
+            else:
+                failed, value = self._elsewhere.run(task.id, task.function, task.args, task.kwargs)
         except BaseException as error:
             self._finish(future, error=error)
             if isinstance(error, KeyboardInterrupt):
                 raise
         else:
-            self._finish(future, value=value)
-
-    def _run_elsewhere(self, task: _Task) -> Any:
-        assert self._submitter is not None
-        remote = self._submitter.submit(
-            _call, task.function, task.args, task.kwargs, key=("task", str(task.id)), pure=False
-        )
-        return remote.result()
+            self._finish(future, value=value, error=failed)
 
     def _finish(self, future: Future[Any], *, value: Any = None, error: BaseException | None = None) -> None:
         self._stack.depth -= 1
@@ -219,7 +211,3 @@ class TaskQueue:
             self._waiting.clear()
             self._futures = {name: future for name, future in self._futures.items() if not future.done()}
             self._changed.notify_all()
-
-
-def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return function(*args, **kwargs)

@@ -48,6 +48,13 @@ class PrivateMemoryManager(NannyMemoryManager):  # type: ignore[misc]
     """Stops a worker process whose private memory outgrows its limit; the stock one counts shared pages in each process."""
 
     _last_terminated_pid: int
+    peaks: dict[int, int]
+    """Process id -> the most bytes that were seen of it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As the stock one."""
+        super().__init__(*args, **kwargs)
+        self.peaks = {}
 
     def memory_monitor(self, nanny: Nanny) -> None:
         """Called five times a second."""
@@ -58,6 +65,7 @@ class PrivateMemoryManager(NannyMemoryManager):  # type: ignore[misc]
             private = private_memory(process.pid)
         except ProcessLookupError:
             return
+        self.peaks[process.pid] = max(private, self.peaks.get(process.pid, 0))
         if private <= self.memory_limit * float(self.memory_terminate_fraction):
             return
         if self._last_terminated_pid == process.pid:

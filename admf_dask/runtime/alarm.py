@@ -3,12 +3,14 @@
 One small thread for a run in each worker looks at the cells in which the evaluator notes when an item began. What is
 overdue gets `SoftStop`, which ends Python code wherever it stands, also a `time.sleep` or a compiled call that comes back.
 What never returns to the interpreter cannot be ended this way: there the process must go, and the driver sees to that
-through the black box; where it cannot (a cluster of other machines), the alarm ends its own process.
+through the black box; where it cannot (a cluster of other machines), the alarm ends its own process. In thread mode and in
+the calling thread nothing can be ended: there the alarm says what the run waits for.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import threading
 import time
@@ -24,6 +26,7 @@ EXIT_CODE = 124
 """Of a process that ended itself; as `timeout(1)` has it."""
 
 
+logger = logging.getLogger("admf_dask")
 _strike = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
@@ -40,12 +43,21 @@ class Alarm:
     """Watches the threads of one run in this process. Thread-safe; ends when `cancelled` is set."""
 
     def __init__(
-        self, timeout: float, cancelled: threading.Event, *, last_words: Callable[[int, int], None] | None = None
+        self,
+        timeout: float,
+        cancelled: threading.Event,
+        *,
+        last_words: Callable[[int, int], None] | None = None,
+        helpless: bool = False,
     ) -> None:
-        """With `last_words(start, count)`, which tells the driver, the process is ended when a soft stop has no effect."""
-        self._timeout, self._cancelled, self._last_words = timeout, cancelled, last_words
+        """What happens when a soft stop has no effect.
+
+        With `last_words(start, count)`, which tells the driver, the process is ended; `helpless` says that nobody can end it.
+        """
+        self._timeout, self._cancelled, self._last_words, self._helpless = timeout, cancelled, last_words, helpless
         self._watched: dict[int, tuple[Cells, int]] = {}
         self._struck: dict[int, tuple[int, int]] = {}
+        self._told: dict[int, tuple[int, int]] = {}
         self._ages = Ages()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -80,14 +92,25 @@ class Alarm:
             self._last_words(index, max(1, cells[at + 1]))
             time.sleep(LAST_WORDS_SECONDS)
             os._exit(EXIT_CODE)
+        if overdue > GRACE and self._helpless and self._told.get(thread) != (index, began):
+            self._told[thread] = index, began
+            logger.warning(
+                "item %s takes longer than timeout=%g seconds and does not return to the interpreter. A thread cannot be ended, "
+                "so the run waits for it; with mode='process' its process would be ended", index, self._timeout,
+            )  # fmt: skip
         if overdue > 0 and (self._struck.get(thread) != (index, began) or overdue > GRACE):
             self._struck[thread] = index, began
-            strike, target, exception = _strike, ctypes.c_ulong(thread), ctypes.py_object(SoftStop)
-            # From this look at the cells to the strike no other thread runs, as no Python code is called in between; and the
-            # interpreter delivers what was sent before the thread goes on from where it stands. So a strike lands while the
-            # evaluator says that it is at this item.
-            if cells[at] == index and cells[at + BEGAN] == began:
-                strike(target, exception)
+            stop_softly(thread, cells, at, index, began)
+
+
+def stop_softly(thread: int, cells: Cells, at: int, index: int, began: int) -> None:
+    """Raise SoftStop in a thread, if it still is at that item."""
+    strike, target, exception = _strike, ctypes.c_ulong(thread), ctypes.py_object(SoftStop)
+    # From this look at the cells to the strike no other thread runs, as no Python code is called in between; and the
+    # interpreter delivers what was sent before the thread goes on from where it stands. So a strike lands while the
+    # evaluator says that it is at this item.
+    if cells[at] == index and cells[at + BEGAN] == began:
+        strike(target, exception)
 
 
 class Ages:

@@ -26,12 +26,12 @@ import dask
 from distributed import LocalCluster, Nanny, Security, Worker
 from distributed.deploy.cluster import Cluster
 
+from admf_dask.endings import Ending
 from admf_dask.resources import Layout
 from admf_dask.runtime.accounts import PrivateMemoryManager
 from admf_dask.runtime.blackbox import is_busy
 from admf_dask.runtime.executors import Death
 from admf_dask.runtime.threads import inner_thread_variables
-from admf_dask.text import format_bytes
 
 LOOPBACK = "127.0.0.1"
 FIRST_PORT = 8787
@@ -84,7 +84,6 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._deaths = deaths
         self._pid_alive: int | None = None
-        self._outgrown = 0
         self.memory_manager = PrivateMemoryManager(self, memory_limit=kwargs.get("memory_limit", "auto"))
         self._pre_spawn = {**_PRE_SPAWN, **inner_thread_variables()}
         self.pre_spawn_env: dict[str, str] = {}
@@ -103,31 +102,16 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
         self._pid_alive = self.pid
         return status
 
-    def log_event(self, topic: str, msg: Any) -> None:
-        """As the stock one; keeps the figure that a message about memory should have."""
-        if topic == "worker-restart-memory":
-            self._outgrown = int(msg["rss"])
-        super().log_event(topic, msg)
-
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         if self._pid_alive is not None:
             self._deaths[self._pid_alive] = self._describe(exitcode)
         super()._on_worker_exit_sync(exitcode)
 
     def _describe(self, exitcode: int) -> Death:
-        manager = self.memory_manager
-        if getattr(manager, "_last_terminated_pid", None) == self._pid_alive and manager.memory_limit:
-            return Death(
-                f"its worker process outgrew the memory limit of {format_bytes(manager.memory_limit)} (it had "
-                f"{format_bytes(self._outgrown)}) and was stopped"
-            )
-        if exitcode < 0:
-            try:
-                name = signal.Signals(-exitcode).name
-            except ValueError:
-                name = f"signal {-exitcode}"
-            return Death(f"its worker process was ended by {name}")
-        return Death(f"its worker process ended with exit code {exitcode}")
+        manager, pid = self.memory_manager, self._pid_alive
+        outgrew = manager._last_terminated_pid == pid
+        peak = None if pid is None else manager.peaks.pop(pid, None)
+        return Death(Ending(exitcode, outgrew, peak, manager.memory_limit or None))
 
 
 class LoopbackWorker(Worker):  # type: ignore[misc]

@@ -9,6 +9,7 @@ The caller iterates over blocks as they finish, in any order, each item in exact
 from __future__ import annotations
 
 import logging
+import pickle
 import time
 import uuid
 import warnings
@@ -159,9 +160,12 @@ class Run:
         """The blocks at their positions among all items, durable if there is a journal."""
         if self._record is None and self._left is None:
             return blocks
-        whole = self._left or Ranges.of([(0, self.total)])
-        settled = [whole.spans(block.start, block.stop) for block in blocks]
-        blocks = [moved(block, whole) for block in blocks]
+        if self._left is None:
+            # Places are positions.
+            settled = [Ranges.of([(block.start, block.stop)]) for block in blocks]
+        else:
+            settled = [self._left.spans(block.start, block.stop) for block in blocks]
+            blocks = [moved(block, self._left) for block in blocks]
         if self._record is not None:
             try:
                 self._record.write(list(zip(blocks, settled, strict=True)))
@@ -223,8 +227,11 @@ class Run:
             )
             failure, seconds = Failure("timeout", "TaskTimeout", message, ""), timeout or 0.0
         else:
-            message = f"{death.words} while it evaluated this item, {deaths} times, the last time alone"
-            failure, seconds = Failure("died", "WorkerDied", message, ""), 0.0
+            message = (
+                f"its worker process {death.ending} while it evaluated this item, {deaths} times, the last time alone"
+            )
+            packed = pickle.dumps(death.ending.error(message, attempts=deaths))
+            failure, seconds = Failure("died", "WorkerDied", message, "", packed), 0.0
         self._tell(Notice(self.id, f"{self._item(index)!r:.100} ended its worker: {message}", time.time()))
         return Block(
             start=index, stop=index + 1, indices=np.empty(0, np.int64),

@@ -23,6 +23,7 @@ from distributed import Client
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
+from admf_dask.endings import Ending
 from admf_dask.errors import ClusterLost
 from admf_dask.outcomes import Block
 from admf_dask.runtime.alarm import GRACE, Ages, Alarm, interval
@@ -50,7 +51,7 @@ Range = tuple[int, int]
 class Death:
     """How a worker process ended, as far as anybody knows."""
 
-    words: str = "its worker process died"
+    ending: Ending = field(default_factory=Ending)
     overdue: tuple[Range, ...] = ()
     """What took longer than its timeout, if that is why we ended the process."""
 
@@ -105,7 +106,7 @@ class InlineExecutor:
         """Keep the evaluator; nothing is pickled. With a timeout an alarm watches this thread."""
         self._evaluator = evaluator
         if evaluator.policy.timeout is not None:
-            alarm = Alarm(evaluator.policy.timeout, self.cancelled)
+            alarm = Alarm(evaluator.policy.timeout, self.cancelled, helpless=True)
             alarm.watch_this_thread(self._watch.cells, self._watch.at)
 
     def submit(self, chunk: Range, budget: float) -> None:
@@ -306,7 +307,7 @@ class ClusterExecutor:
                     return _lost("the connection to the scheduler was closed")
 
     def stop(self) -> None:
-        """Take the job away: chunks under way end with their current item, those waiting never begin."""
+        """Take the job away: what is under way is ended, softly and then with its process; what waits never begins."""
         self._stopped = True
         evaluators_here.pop(self._run, None)
         if self.client.status == "running":
@@ -315,6 +316,8 @@ class ClusterExecutor:
 
     async def _wind_down(self) -> None:
         futures = list(self._futures.values())
+        if futures and self.black_boxes is not None:
+            self.client.loop.add_callback(self._evict)
         try:
             if futures:
                 await self.client.cancel(futures, asynchronous=True, force=True, msg="the run was stopped")
@@ -322,6 +325,20 @@ class ClusterExecutor:
         except (OSError, RuntimeError):
             # The scheduler is gone, and with it the plugin.
             return
+
+    async def _evict(self) -> None:
+        """End the processes in which an item of a run that was stopped goes on: the next run needs them."""
+        deadline = time.monotonic() + GRACE
+        while busy := [pid for pid in self.pids() if read_executing(str(self.black_boxes), pid, self._run)]:
+            await asyncio.sleep(0.05)
+            if self.client.status != "running":
+                # The session closes, and ends them itself.
+                return
+            if time.monotonic() > deadline:
+                for pid in busy:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                return
 
 
 def _lost(why: str) -> ClusterLost:

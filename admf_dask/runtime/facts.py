@@ -9,6 +9,7 @@ import weakref
 from typing import Any, Protocol
 
 from admf_dask.runtime.accounts import private_and_shared
+from admf_dask.runtime.alarm import stop_softly
 from admf_dask.runtime.calls import BEGAN, Cells
 
 
@@ -34,6 +35,18 @@ def forgotten(run: str) -> None:
     """A thread has ended a chunk."""
     with _lock:
         _watches.pop((run, threading.get_ident()), None)
+
+
+def stop_what_runs(run: str) -> None:
+    """End softly the items of a run that are under way in this process: nobody waits for them any more."""
+    with _lock:
+        watches = [(thread, found()) for (of, thread), found in _watches.items() if of == run]
+    for thread, watch in watches:
+        if watch is None:
+            continue
+        index, began = watch.cells[watch.at], watch.cells[watch.at + BEGAN]
+        if index >= 0 and began:
+            stop_softly(thread, watch.cells, watch.at, index, began)
 
 
 def tell(worker: Any) -> dict[str, Any]:

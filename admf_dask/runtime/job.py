@@ -2,8 +2,8 @@
 
 A chunk travels as `(run, start, stop, budget)` and comes back as one `bytes`. The evaluator (function, items, data) travels
 as a worker plugin: the scheduler keeps it and hands it to a worker before its first task, also to one that was restarted
-or joined late, which scattered data does not survive. Taking the plugin away ends the run: a chunk under way stops at the
-end of its current item.
+or joined late, which scattered data does not survive. Taking the plugin away ends the run: items under way are stopped as
+those that take too long are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from admf_dask.runtime.alarm import Alarm
 from admf_dask.runtime.blackbox import BlackBox, Slot
 from admf_dask.runtime.calls import BEGAN, Cells
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
-from admf_dask.runtime.facts import forgotten, tell_from_now_on, watched
+from admf_dask.runtime.facts import forgotten, stop_what_runs, tell_from_now_on, watched
 from admf_dask.runtime.shared import SharedData, value_of
 from admf_dask.runtime.shared.arrival import is_here, place_here
 from admf_dask.runtime.threads import limit_inner_threads
@@ -71,6 +71,7 @@ class Job(WorkerPlugin):  # type: ignore[misc]
     def teardown(self, worker: Worker) -> None:
         """The run is over: stop what is under way."""
         self.cancelled.set()
+        stop_what_runs(self.run)
 
     def evaluator(self) -> MapEvaluator:
         """The evaluator; unpacked once. Raises CallError if this worker cannot unpack it."""
@@ -105,7 +106,8 @@ class Job(WorkerPlugin):  # type: ignore[misc]
                 if self._alarm is None:
                     # Where driver and worker share a machine the driver ends the process, and knows why.
                     alone = self._own_process and self.black_boxes is None
-                    self._alarm = Alarm(timeout, self.cancelled, last_words=self._tell_overdue if alone else None)
+                    last_words = self._tell_overdue if alone else None
+                    self._alarm = Alarm(timeout, self.cancelled, last_words=last_words, helpless=not self._own_process)
             self._alarm.watch_this_thread(watch.cells, watch.at)
         return watch
 

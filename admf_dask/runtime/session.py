@@ -357,7 +357,8 @@ class Session:
         timeout
             Seconds that one item may take. It is stopped by an exception inside it; if that has no effect within a second
             (a C loop), its worker process is ended and the item's neighbours run again. In thread mode only the first is
-            possible. A batch objective's timeout bounds one call, which is then made small enough to tell.
+            possible, and a line in the log says what the run waits for. A batch objective's timeout bounds one call, which is
+            then made small enough to tell.
         retries, retry_on
             Call an item again, up to `retries` times, after an exception of the classes `retry_on`, with a pause of 0.1 s
             that doubles up to 5 s. `Outcome.attempts` counts the calls.
