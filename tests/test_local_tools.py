@@ -332,12 +332,12 @@ def test_with_a_session_tasks_run_there_under_their_ids(any_session: Session) ->
 @pytest.mark.cluster
 def test_faults_of_tasks_elsewhere_are_theirs_alone(hybrid_session: Session) -> None:
     queue = TaskQueue(session=hybrid_session)
-    faults = {
+    faults: dict[str, tuple[type[BaseException], str | None]] = {
         "exit": (WorkerDied, "ended with exit code 3 while it ran task 'exit', twice, the last time alone"),
         "segfault": (WorkerDied, "was ended by SIGSEGV"),
         "recursion": (RecursionError, "maximum recursion"),
         "system exit": (SystemExit, "4"),
-        "keyboard interrupt": (KeyboardInterrupt, ""),
+        "keyboard interrupt": (KeyboardInterrupt, None),
         "unpicklable result": (TaskFailed, "must survive pickling"),
         "unpicklable error": (TaskFailed, "HoldsALock: locked"),
     }
