@@ -332,6 +332,8 @@ def test_a_torn_last_record_costs_that_record_only(optimizer: ParallelOptimizer,
     import journal_work as work
     from admf_dask import ParallelConfig, ParallelOptimizer, Session
     from admf_dask.journal.journal import Record
+    from admf_dask.runtime import chunks
+    chunks.SHARES = 10  # many small blocks
     Record.close = lambda self, state: os._exit(9)
     with Session(ParallelConfig(enabled=False)) as session:
         ParallelOptimizer(session=session).optimize(work.space(), work.score, journal={str(journal)!r}, progress=False)
@@ -379,7 +381,9 @@ def test_a_full_disk_ends_the_record_and_not_the_run(tmp_path: Path) -> None:
     code = """
     import subprocess, sys, time, warnings
     from admf_dask import Journal, ParallelConfig, Session
+    from admf_dask.runtime import chunks
     from admf_dask.runtime.driver import JournalWarning
+    chunks.SHARES = 20  # many small blocks
     disk = sys.argv[1]
     def long(n):
         time.sleep(0.0002)

@@ -45,7 +45,7 @@ def test_a_dictionary_for_threads_is_a_mapping() -> None:
         # It wants a dict's own text. What it wants beside that is in `test_local_tools`.
         test_repr = None
 
-    run(Dict, all_of(Dict), 22)
+    run(Dict, all_of(Dict), 20)
 
 
 def test_a_dictionary_for_workers_is_a_mapping() -> None:

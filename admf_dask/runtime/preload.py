@@ -16,9 +16,12 @@ chunk came that much later."""
 
 
 def dask_setup(worker: object) -> None:
-    """Count private memory; end with the driver, also when it was killed with -9 or a C call holds this interpreter."""
+    """Count private memory, leave Ctrl-C to the driver, and end with it, also where a C call holds this interpreter."""
     count_private_memory(worker)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    # The mask it was started with may be gone: who starts multiprocessing's resource tracker unblocks the signal. Terminals and
+    # notebooks send it to the whole group; what it means is decided by the driver.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
