@@ -158,6 +158,32 @@ def test_ties_are_told_alike_where_some_prices_have_more_decimals(closes: list[f
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("symbol", datasets.symbols())
+def test_runs_read_from_the_tape_are_runs_done_bar_by_bar(symbol: str) -> None:
+    # What a chunk takes from shared sums and blocks of bars while a position stays open, against a walk over each bar.
+    prices = datasets.load_prices(symbol)
+    for name, columns in (
+        ("sma_crossover", {"fast": [2, 9, 20, 50, 120, 1], "slow": [5, 31, 200, 100, 60, 150]}),
+        ("donchian_breakout", {"entry": [3, 20, 55], "exit": [2, 10, 80]}),
+        ("rsi_reversion", {"period": [2, 14], "lower": [20.0, 35.0], "upper": [60.0, 55.0]}),
+        ("tests.vector", {"window": [3, 90]}),
+    ):
+        for fill in ("next_open", "same_close"):
+            chunk = backtest_objective(name, prices, commission=0.001, slippage=0.0002, fill=fill)(
+                {key: np.array(values) for key, values in columns.items()}
+            )
+            for k in range(len(next(iter(columns.values())))):
+                config = {"class": name, "parameters": {key: values[k] for key, values in columns.items()}}
+                alone = run_compiled({**config, "commission": 0.001, "slippage": 0.0002, "fill": fill}, prices)
+                assert chunk["final_equity"][k] == alone["final_equity"]
+                assert chunk["n_fills"][k] == alone["n_fills"]
+                for metric in ("sharpe_ratio", "max_drawdown", "total_return"):
+                    assert chunk[metric][k] == pytest.approx(alone[metric], rel=1e-11, abs=1e-13, nan_ok=True), (
+                        metric,
+                        config,
+                    )
+
+
 @pytest.mark.parametrize(("name", "parameters"), CASES)
 def test_no_builtin_strategy_looks_ahead(goog: pd.DataFrame, name: str, parameters: dict[str, Any]) -> None:
     for low in (0, -1):

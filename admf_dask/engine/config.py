@@ -50,6 +50,11 @@ class BacktestConfig:
         """The target of a strategy that wants out: 0 long only, -1 long and short."""
         return 0 if self.direction == "long" else -1
 
+    def book(self, periods_per_year: float) -> tuple[Any, ...]:
+        """As the compiled kernels take it: next_open, commission, slippage, initial_cash, lot_size, periods_per_year."""
+        numbers = (self.commission, self.slippage, self.initial_cash, self.lot_size, periods_per_year)
+        return (self.fill == "next_open", *map(float, numbers))
+
 
 _SETTINGS = tuple(field.name for field in fields(BacktestConfig))
 _KEYS = ("class", "parameters", "symbol", *_SETTINGS)

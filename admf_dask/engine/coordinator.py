@@ -154,17 +154,14 @@ def run_compiled(config: Any, data: Any, why: str = "engine='compiled'") -> Back
 
 def compiled_book(config: StrategyConfig, prices: Prices) -> tuple[dict[str, float], Any, Any, bool]:
     """Metrics, fills (n, 4), equity (bars,) and whether it was ruined: the compiled backtest without a table around it."""
-    from admf_dask.engine.kernels import METRICS, walk
+    from admf_dask.engine.kernels import METRICS, NO_TAPE, walk
 
     settings, targets = config.settings, strategy_targets(config, prices)
     # Each change of the target is two fills at the most.
     most = 2 * (int(np.count_nonzero(np.diff(targets))) + 2) if settings.lot_size == 0.0 else 2 * len(prices) + 2
     equity, fills, out = np.empty(len(prices)), np.empty((most, 4)), np.empty(len(METRICS))
     ppy = float(settings.periods_per_year or prices.periods_per_year)
-    ruined = walk(
-        prices.open, prices.close, targets, settings.fill == "next_open", settings.commission, settings.slippage,
-        float(settings.initial_cash), float(settings.lot_size), ppy, out, equity, fills,
-    )  # fmt: skip
+    ruined = walk(prices.open, prices.close, targets, settings.book(ppy), NO_TAPE, out, (equity, fills))
     metrics = {**dict(zip(METRICS, out.tolist(), strict=True)), "periods_per_year": ppy}
     return metrics, fills[: int(out[6])].copy(), equity, bool(ruined)
 

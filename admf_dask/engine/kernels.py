@@ -1,6 +1,11 @@
 """Compiled backtests of whole chunks of a parameter grid: O(bars) a combination, nothing kept between combinations.
 
 A kernel of a strategy writes the targets of one combination into a buffer of one byte a bar; `walk` does the book over them.
+While a long position stays open, the equity is a multiple of the close, so what those bars add to the figures is read from a
+`tape` of the prices that all combinations of a chunk share (sums of returns, extremes of blocks of bars): a held run costs
+O(bars / 16), a flat one a scan for the next target. Other books, and those that note their equity, are done bar by bar.
+
+Loops are over slices that begin where they should, because an index that could be negative keeps a loop from being vectorised.
 Imported only where a backtest runs, because numba takes half a second to load. The compiled code is cached on disk, beside
 this file or, where that is not writable, in numba's folder of the user.
 """
@@ -23,107 +28,164 @@ quantity_to_open = _inline(rules.quantity_to_open)
 cash_after_open = _inline(rules.cash_after_open)
 
 METRICS = ("sharpe_ratio", "total_return", "max_drawdown", "final_equity", "n_trades", "n_entries", "n_fills")
-FILL_FIELDS = 4
-"""Bar, quantity, price, commission paid."""
+BLOCK = 16
+"""Bars of a block of a tape."""
 
 
-def _walk(  # type: ignore[no-untyped-def]
-    opens,
-    closes,
-    targets,
-    next_open,
-    commission,
-    slippage,
-    initial_cash,
-    lot,
-    periods_per_year,
-    out,
-    equities,
-    fills_out,
-):
-    """Do the book over `targets`, int8 of shape (bars,), and fill `out`, shape (7,), with METRICS.
+NO_TAPE = (np.empty((0, 4)), np.empty((0, 3)), 0.0)
+NO_NOTES = (np.empty(0), np.empty((0, 4)))
 
-    Where it is compiled to note, `equities`, shape (bars,), takes the equity after each bar, and `fills_out`, shape (m, 4), the
-    fills, of which there are `out[6]`. Returns whether the book was ruined.
+
+@numba.njit(nogil=True, cache=True)
+def tape_of(closes):  # type: ignore[no-untyped-def]
+    """What books over these closes share: `returns`, `blocks` and the lowest close.
+
+    `returns`, shape (bars, 4): running sums of the returns and of their squares, each as a sum and what rounding took from it,
+    so that a difference of two is as exact as a sum over the bars between. `blocks`, shape (bars // 16, 3): the highest and the
+    lowest close of each 16 bars and the lowest ratio of a close to one before it.
     """
     bars = len(closes)
+    returns, blocks, lowest = np.zeros((bars, 4)), np.empty((bars // BLOCK, 3)), closes[0]
+    for t in range(1, bars):
+        change = closes[t] / closes[t - 1] - 1.0
+        returns[t, 0], returns[t, 1] = _added(returns[t - 1, 0], returns[t - 1, 1], change)
+        returns[t, 2], returns[t, 3] = _added(returns[t - 1, 2], returns[t - 1, 3], change * change)
+        lowest = min(lowest, closes[t])
+    for k in range(len(blocks)):
+        part = closes[k * BLOCK : k * BLOCK + BLOCK]
+        top, kept = part[0], 1.0
+        for t in range(1, BLOCK):
+            top, kept = max(top, part[t]), min(kept, part[t] / top)
+        blocks[k, 0], blocks[k, 1], blocks[k, 2] = top, part.min(), kept
+    return returns, blocks, lowest
+
+
+@numba.njit(inline="always", cache=True)
+def _added(total, lost, value):  # type: ignore[no-untyped-def]
+    """`value` added to a sum, and to what rounding took from it (Knuth's two-sum)."""
+    after = total + value
+    part = after - total
+    return after, lost + ((total - (after - part)) + (value - part))
+
+
+@numba.njit(nogil=True, cache=True)
+def _extremes(closes, blocks, start, stop, top, kept):  # type: ignore[no-untyped-def]
+    """Over the closes from `start` to before `stop`: the highest, and the lowest ratio of one to the highest before it.
+
+    `top` and `kept` are what both were before `start`.
+    """
+    t = start
+    while t < stop:
+        if t % BLOCK == 0 and t + BLOCK <= stop:
+            high, low, inside = blocks[t // BLOCK, 0], blocks[t // BLOCK, 1], blocks[t // BLOCK, 2]
+            t += BLOCK
+            kept = min(kept, inside)
+        else:
+            high = low = closes[t]
+            t += 1
+        if low < top * kept:
+            kept = low / top
+        top = max(top, high)
+    return top, kept
+
+
+@numba.njit(nogil=True, cache=True)
+def _same_until(targets, bar, next_open, held):  # type: ignore[no-untyped-def]
+    """The first bar from `bar` on that acts on another target than `held`; the number of bars if there is none."""
+    bars, value = len(targets), np.int8(held)
+    if bar >= bars:
+        return bars
+    acted_on = targets[bar - 1 if next_open else bar : bars - 1]
+    left, at = len(acted_on), 0
+    while at + 32 <= left:
+        part, differ = acted_on[at : at + 32], np.int8(0)
+        for i in range(32):
+            differ |= part[i] ^ value
+        if differ != 0:
+            break
+        at += 32
+    while at < left and acted_on[at] == value:
+        at += 1
+    return bars if at == left else bar + at
+
+
+def _walk(opens, closes, targets, book, tape, out, notes):  # type: ignore[no-untyped-def]
+    """Do the book over `targets`, int8 of shape (bars,), and fill `out`, shape (7,), with METRICS.
+
+    `book`: next_open, commission, slippage, initial_cash, lot, periods_per_year. `tape`: `tape_of(closes)`, or NO_TAPE for bar by
+    bar. `notes`: two arrays; if the second, shape (m, 4), has room, it takes the fills (bar, quantity, price, commission paid),
+    of which there are `out[6]`, and the first, shape (bars,), the equity after each bar. Returns whether the book was ruined.
+    """
+    next_open, commission, slippage, initial_cash, lot, periods_per_year = book
+    returns, blocks, lowest = tape
+    equities, fills_out = notes
+    bars, note = len(closes), len(fills_out) > 0
     cash, quantity, held = initial_cash, 0.0, 0
-    equity = peak = initial_cash
+    equity = peak = floor = initial_cash
     drawdown = total = squares = 0.0
-    trades = entries = fills = 0
-    note = len(fills_out) > 0
-    ruined = False
-    floor = peak
-    t = 0
-    while t < bars and not ruined:
+    trades = entries = fills = t = 0
+    while t < bars and equity > 0.0:
         target = (targets[t - 1] if t > 0 else 0) if next_open else (targets[t] if t < bars - 1 else held)
         if target != held:
             price = opens[t] if next_open else closes[t]
             if held != 0:
                 got = fill_price(price, -float(held), slippage)
-                cash = cash_after_close(cash, quantity, got, commission)
                 if note:
-                    fills_out[fills, 0], fills_out[fills, 1], fills_out[fills, 2] = t, -quantity, got
-                    fills_out[fills, 3] = abs(quantity) * got * commission
-                quantity = 0.0
-                trades += 1
-                fills += 1
+                    _note(fills_out, fills, t, -quantity, got, commission)
+                cash, quantity = cash_after_close(cash, quantity, got, commission), 0.0
+                trades, fills = trades + 1, fills + 1
             held = 0
             if target != 0 and cash > 0.0:
                 paid = fill_price(price, float(target), slippage)
                 quantity = rounded(quantity_to_open(float(target), cash, paid, commission), lot)
                 if quantity != 0.0:
-                    cash = cash_after_open(cash, quantity, paid, commission)
                     if note:
-                        fills_out[fills, 0], fills_out[fills, 1], fills_out[fills, 2] = t, quantity, paid
-                        fills_out[fills, 3] = abs(quantity) * paid * commission
-                    entries += 1
-                    fills += 1
-                    held = target
-        # This bar, and all that follow with the same target: one short loop.
-        while True:
-            before = equity
-            equity = cash + quantity * closes[t]
+                        _note(fills_out, fills, t, quantity, paid, commission)
+                    cash = cash_after_open(cash, quantity, paid, commission)
+                    entries, fills, held = entries + 1, fills + 1, target
+        # This bar, and all that follow with the same target.
+        stop = _same_until(targets, t + 1, next_open, held)
+        multiple = held == 1 and not note and lowest > 0.0 and abs(cash) <= 1e-12 * quantity * lowest
+        for bar in range(t, t + 1 if held == 0 or multiple else stop):
+            before, equity = equity, cash + quantity * closes[bar]
             if note:
-                equities[t] = equity
-            if t > 0:
+                equities[bar] = equity
+            if bar > 0:
                 change = equity / before - 1.0
-                total += change
-                squares += change * change
-            if equity > peak or t == 0:
+                total, squares = total + change, squares + change * change
+            if equity > peak or bar == 0:
                 peak = equity
                 floor = peak * (1.0 - drawdown)
             elif equity < floor:
-                drawdown = 1.0 - equity / peak
-                floor = equity
+                drawdown, floor = 1.0 - equity / peak, equity
             if equity <= 0.0:
                 # Ruined: the book is closed where it stands, and nothing more happens.
-                ruined = True
+                stop = bar + 1
                 if note:
-                    equities[t:] = equity
+                    equities[bar:] = equity
                 break
-            t += 1
-            if t >= bars or (targets[t - 1] if next_open else (targets[t] if t < bars - 1 else held)) != held:
-                break
-            if held == 0:
-                # Flat, and staying so: nothing changes until the next target.
-                while t < bars and (targets[t - 1] if next_open else (targets[t] if t < bars - 1 else 0)) == 0:
-                    if note:
-                        equities[t] = equity
-                    t += 1
-                break
-    out[0] = _sharpe(total, squares, bars - 1, periods_per_year)
-    out[1] = equity / initial_cash - 1.0
-    out[2] = drawdown
-    out[3] = equity
-    out[4] = trades
-    out[5] = entries
-    out[6] = fills
-    return ruined
+        if held == 0 and note and equity > 0.0:
+            equities[t + 1 : stop] = equity
+        if multiple and stop > t + 1:
+            total += (returns[stop - 1, 0] - returns[t, 0]) + (returns[stop - 1, 1] - returns[t, 1])
+            squares += (returns[stop - 1, 2] - returns[t, 2]) + (returns[stop - 1, 3] - returns[t, 3])
+            top, kept = _extremes(closes, blocks, t + 1, stop, peak / quantity, 1.0 - drawdown)
+            peak, drawdown = max(peak, top * quantity), max(drawdown, 1.0 - kept)
+            floor = peak * (1.0 - drawdown)
+            equity = cash + quantity * closes[stop - 1]
+        t = stop
+    out[0], out[1], out[2] = _sharpe(total, squares, bars - 1, periods_per_year), equity / initial_cash - 1.0, drawdown
+    out[3], out[4], out[5], out[6] = equity, trades, entries, fills
+    return equity <= 0.0
 
 
 walk = numba.njit(nogil=True, cache=True)(_walk)
-"""Notes equities and fills where `fills_out` has room; what a chunk calls below, with constant empty arrays, does not."""
+
+
+@numba.njit(inline="always", cache=True)
+def _note(fills_out, row, bar, quantity, price, commission):  # type: ignore[no-untyped-def]
+    fills_out[row, 0], fills_out[row, 1], fills_out[row, 2] = bar, quantity, price
+    fills_out[row, 3] = abs(quantity) * price * commission
 
 
 @numba.njit(inline="always", cache=True)
@@ -152,13 +214,21 @@ def sma_targets(sums, fast, slow, low, targets):  # type: ignore[no-untyped-def]
 
     `sumA / fast` against `sumB / slow` is compared as `sumA * slow` against `sumB * fast`.
     """
-    longest = max(fast, slow)
+    first, bars = max(fast, slow) - 1, len(targets)
     up, down, flat = np.int8(1), np.int8(low), np.int8(0)
-    targets[: min(longest - 1, len(targets))] = 0
-    for t in range(longest - 1, len(targets)):
-        left = (sums[t + 1] - sums[t + 1 - fast]) * slow
-        right = (sums[t + 1] - sums[t + 1 - slow]) * fast
-        targets[t] = up if left > right else (down if left < right else flat)
+    targets[: min(first, bars)] = 0
+    if first >= bars:
+        return
+    now, before_fast, before_slow, out = (
+        sums[first + 1 :],
+        sums[first + 1 - fast :],
+        sums[first + 1 - slow :],
+        targets[first:],
+    )
+    for t in range(len(out)):
+        left = (now[t] - before_fast[t]) * slow
+        right = (now[t] - before_slow[t]) * fast
+        out[t] = up if left > right else (down if left < right else flat)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -241,82 +311,33 @@ def exact_sums(closes: NDArray[np.float64], longest: int) -> NDArray[Any]:
 
 
 @numba.njit(nogil=True, cache=True)
-def sma_chunk(  # type: ignore[no-untyped-def]
-    sums, opens, closes, fast, slow, low, next_open, commission, slippage, cash, lot, periods_per_year, out
-):
+def sma_chunk(sums, opens, closes, fast, slow, low, book, out):  # type: ignore[no-untyped-def]
     """A chunk of crossovers in one call that holds no interpreter; `out` has shape (n, 7)."""
-    targets = np.empty(len(closes), np.int8)
-    nothing, no_fills = np.empty(0), np.empty((0, 4))
+    targets, tape, notes = np.empty(len(closes), np.int8), tape_of(closes), (np.empty(0), np.empty((0, 4)))
     for k in range(len(fast)):
         sma_targets(sums, fast[k], slow[k], low, targets)
-        walk(
-            opens,
-            closes,
-            targets,
-            next_open,
-            commission,
-            slippage,
-            cash,
-            lot,
-            periods_per_year,
-            out[k],
-            nothing,
-            no_fills,
-        )
+        walk(opens, closes, targets, book, tape, out[k], notes)
 
 
 @numba.njit(nogil=True, cache=True)
-def rsi_chunk(  # type: ignore[no-untyped-def]
-    opens, closes, order, period, lower, upper, low, next_open, commission, slippage, cash, lot, periods_per_year, out
-):
+def rsi_chunk(opens, closes, order, period, lower, upper, low, book, out):  # type: ignore[no-untyped-def]
     """A chunk of RSI reversions, in the `order` of their periods: each period's RSI is computed once."""
-    targets = np.empty(len(closes), np.int8)
+    targets, tape, notes = np.empty(len(closes), np.int8), tape_of(closes), (np.empty(0), np.empty((0, 4)))
     rsi = np.empty(len(closes))
-    nothing, no_fills = np.empty(0), np.empty((0, 4))
     last = -1
     for k in order:
         if period[k] != last:
             wilder_rsi(closes, period[k], rsi)
             last = period[k]
         rsi_targets(rsi, lower[k], upper[k], low, targets)
-        walk(
-            opens,
-            closes,
-            targets,
-            next_open,
-            commission,
-            slippage,
-            cash,
-            lot,
-            periods_per_year,
-            out[k],
-            nothing,
-            no_fills,
-        )
+        walk(opens, closes, targets, book, tape, out[k], notes)
 
 
 @numba.njit(nogil=True, cache=True)
-def donchian_chunk(  # type: ignore[no-untyped-def]
-    opens,
-    highs,
-    lows,
-    closes,
-    order,
-    entry,
-    leave,
-    low,
-    next_open,
-    commission,
-    slippage,
-    cash,
-    lot,
-    periods_per_year,
-    out,
-):
+def donchian_chunk(opens, highs, lows, closes, order, entry, leave, low, book, out):  # type: ignore[no-untyped-def]
     """A chunk of breakouts, in the `order` of their entry windows: each upper channel is computed once."""
-    targets = np.empty(len(closes), np.int8)
+    targets, tape, notes = np.empty(len(closes), np.int8), tape_of(closes), (np.empty(0), np.empty((0, 4)))
     above, below, queue = np.empty(len(closes)), np.empty(len(closes)), np.empty(len(closes), np.int64)
-    nothing, no_fills = np.empty(0), np.empty((0, 4))
     last_entry = last_leave = -1
     for k in order:
         if entry[k] != last_entry:
@@ -326,17 +347,4 @@ def donchian_chunk(  # type: ignore[no-untyped-def]
             rolling_extreme(lows, leave[k], -1.0, queue, below)
             last_leave = leave[k]
         donchian_targets(closes, above, below, max(entry[k], leave[k]), low, targets)
-        walk(
-            opens,
-            closes,
-            targets,
-            next_open,
-            commission,
-            slippage,
-            cash,
-            lot,
-            periods_per_year,
-            out[k],
-            nothing,
-            no_fills,
-        )
+        walk(opens, closes, targets, book, tape, out[k], notes)

@@ -62,25 +62,21 @@ class GridBacktest(BatchObjective):
 
     def _one_by_one(self, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
         """Any strategy with vectorised targets, through the compiled book."""
-        from admf_dask.engine.kernels import walk
+        from admf_dask.engine.kernels import NO_NOTES, tape_of, walk
 
         targets_of, prices = self.strategy_class.targets, self.prices
         assert targets_of is not None
-        nothing, no_fills = np.empty(0), np.empty((0, 4))
+        tape = tape_of(prices.close)
         for row in range(len(out)):
             parameters = {name: _native(column[row]) for name, column in named.items()}
             found = targets_of(prices, low=self.config.low, **parameters)
             targets = check_targets(self.__name__, found, len(prices))
-            walk(prices.open, prices.close, targets, *self.settings, out[row], nothing, no_fills)
+            walk(prices.open, prices.close, targets, self.book, tape, out[row], NO_NOTES)
 
     @property
-    def settings(self) -> tuple[Any, ...]:
+    def book(self) -> tuple[Any, ...]:
         """How the book is done, as the kernels take it."""
-        config = self.config
-        return (
-            config.fill == "next_open", config.commission, config.slippage, float(config.initial_cash), float(config.lot_size),
-            float(self.periods_per_year),
-        )  # fmt: skip
+        return self.config.book(self.periods_per_year)
 
     def identity_parts(self) -> Mapping[str, Any]:
         """Strategy, prices and each setting."""
@@ -99,7 +95,7 @@ def _sma_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], out: 
     longest = int(max(fast.max(initial=1), slow.max(initial=1)))
     prices = objective.prices
     sums = exact_sums(prices.close, longest)
-    sma_chunk(sums, prices.open, prices.close, fast, slow, objective.config.low, *objective.settings, out)
+    sma_chunk(sums, prices.open, prices.close, fast, slow, objective.config.low, objective.book, out)
 
 
 def _rsi_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
@@ -108,7 +104,7 @@ def _rsi_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], out: 
     period, prices = _windows("period", named["period"]), objective.prices
     bounds = [np.asarray(named[name], np.float64) for name in ("lower", "upper")]
     order = np.argsort(period, kind="stable")
-    rsi_chunk(prices.open, prices.close, order, period, *bounds, objective.config.low, *objective.settings, out)
+    rsi_chunk(prices.open, prices.close, order, period, *bounds, objective.config.low, objective.book, out)
 
 
 def _donchian_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
@@ -125,7 +121,7 @@ def _donchian_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], 
         entry,
         leave,
         objective.config.low,
-        *objective.settings,
+        objective.book,
         out,
     )
 

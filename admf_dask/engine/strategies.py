@@ -127,7 +127,7 @@ def check_targets(name: str, targets: Any, bars: int) -> Targets:
     wrong: Any = () if plain else np.flatnonzero(~np.isin(array, (-1, 0, 1)))
     if len(wrong):
         raise EngineError(f"a target must be -1, 0 or +1, but {name} returned {array[wrong[0]]!r} for bar {wrong[0]}")
-    return array.astype(np.int8, copy=False)
+    return np.ascontiguousarray(array, np.int8)
 
 
 def check_truncation(
