@@ -1,169 +1,260 @@
-"""Backtests a second: ours end to end against a plain numba loop, with parity checked before timing.
+"""Backtests a second: ours end to end against hand-written loops and other people's engines, parity checked before timing.
 
-    python benchmarks/backtests.py            some minutes
-    python benchmarks/backtests.py --quick    about two
+    python benchmarks/backtests.py            about half an hour
+    python benchmarks/backtests.py --quick    about two minutes
 
-W1: SMA crossovers on daily GOOG (2,148 bars, next-open fill, 0.1 %), many combinations. W2: 1,000 combinations on 500,000
-generated one-minute bars. W3: 500 generated symbols x 2,500 bars x 20 combinations, each a backtest with its fills and metrics.
-The plain loop is what a good programmer writes in an afternoon: one pass with running sums and the same three figures, on the
-same cores by threads, without chunks, failures, progress or ties. Other people's engines are not run here yet.
+SMA crossovers, next-open fill, 0.1 % commission; each contender gives final equity, maximum drawdown and Sharpe ratio. W1: daily
+GOOG, 2,148 bars, grids of 10^4 to 10^6. W2: 1,000 combinations on 500,000 generated one-minute bars. W3: 500 generated symbols x
+2,500 bars x 20 combinations, ours with fills. "a bar": one strategy, bar by bar, on one core.
+
+Each contender runs in a process of its own, and does as many jobs of the same distribution as it can in seconds: the rate is
+what counts. Jobs of the peers are drawn from the grid that ours sweeps whole. Equities of a handful of jobs are compared with
+our event engine to 1e-9 first. "first" is from the start of the interpreter to the first backtest, with an empty cache of
+compiled code and then with a full one. Memory is the peak of the PSS of all processes, driver included, over the untimed
+rehearsal of the same jobs.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
 
+import books
 import common
-import numba
 import numpy as np
+import psutil
+from memory import peak_of_tree
+from trial import HERE, environment
 
-FEES = 0.001
+OURS = "admf_dask"
+GRID = (1000, 1000)
+"""Windows 2 to 1,001 and 3 to 1,002: 10^6 pairs."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender with what it is given, for `--quick` and else: the sides of a grid, or a number of jobs."""
+
+    name: str
+    quick: Any
+    whole: Any
+
+    def size(self, quick: bool) -> Any:
+        """What it is given; None leaves it out."""
+        return self.quick if quick else self.whole
+
+
+W1 = [
+    Entry("admf_dask optimize", (100, 100), (100, 100)),
+    Entry("admf_dask optimize", (200, 500), (200, 500)),
+    Entry("admf_dask optimize", None, (1000, 1000)),
+    Entry("admf_dask optimize, thread", None, (1000, 1000)),
+    Entry("numba loop, plain", 20_000, 200_000),
+    Entry("numba loop, tuned", 20_000, 200_000),
+    Entry("raptorbt", 2_000, 10_000),
+    Entry("vectorbt", 1_000, 4_000),
+    Entry("backtesting.py", 24, 100),
+    Entry("backtrader", 4, 16),
+]
+W2 = [
+    Entry("admf_dask optimize", (20, 50), (20, 50)),
+    Entry("numba loop, plain", 200, 1_000),
+    Entry("numba loop, tuned", 200, 1_000),
+    Entry("raptorbt", 8, 32),
+    Entry("vectorbt, long", 4, 16),
+    Entry("backtesting.py", None, 2),
+]
+W3 = [
+    Entry("admf_dask backtests", 2_000, 10_000),
+    Entry("numba loop, plain", 2_000, 10_000),
+    Entry("numba loop, tuned", 2_000, 10_000),
+    Entry("raptorbt", 1_000, 10_000),
+    Entry("vectorbt", 400, 2_000),
+    Entry("backtesting.py", 20, 100),
+    Entry("backtrader", 4, 16),
+]
+BAR = [
+    Entry("admf_dask event engine", 2, 5),
+    Entry("backtesting.py", 1, 2),
+    Entry("backtrader", 1, 1),
+]
 
 
 def main() -> int:
     """Run, print, write."""
-    given = common.options("Backtests a second.", rounds=5, quick_rounds=3)
+    given = common.options("Backtests a second.", rounds=3, quick_rounds=1)
     facts = common.describe_machine()
     common.print_machine(facts)
-    from admf_dask import Session
-
+    minute, symbols = (100_000, 100) if given.quick else (500_000, 500)
+    loads = {
+        "W1": ("daily GOOG, 2,148 bars", "daily", W1, GRID),
+        "W2": (f"{minute:,} one-minute bars", f"random:1:{minute}", W2, (500, 1000)),
+        "W3": (f"{symbols} symbols x 2,500 bars x 20 combinations", f"random:{symbols}:2500", W3, (50, 200)),
+        "a bar": ("one strategy over 20,000 bars, one core", "random:1:20000", BAR, (100, 200)),
+    }
     figures: dict[str, Any] = {"machine": facts}
-    with Session(mode="process", workers=given.slots, dashboard=None) as session:
-        for name, work in (("W1", w1), ("W2", w2), ("W3", w3)):
-            if common.chosen(["W1", "W2", "W3"], given.only).count(name):
-                title, rows = work(session, given.slots, given.quick, given.rounds)
-                figures[name] = rows
-                common.print_table(
-                    title,
-                    ("contender", "backtests", "time", "a second", "x ours"),
-                    table(rows),
-                    markdown=given.markdown,
-                )
-                sys.stdout.flush()
+    for name in common.chosen(list(loads), given.only):
+        title, load, entries, grid = loads[name]
+        rows = [
+            row
+            for entry in entries
+            if entry.size(given.quick) is not None
+            and (row := measured(entry, load, grid, 1 if name == "a bar" else given.slots, given)) is not None
+        ]
+        figures[name] = rows
+        table = bars_table if name == "a bar" else sweep_table
+        common.print_table(f"{name}: {title}", *table(rows), markdown=given.markdown)
+        sys.stdout.flush()
     common.write_json(given.json, figures)
     return 0
 
 
-def table(rows: dict[str, tuple[int, float]]) -> list[list[str]]:
-    """Ours first; "x ours" below 1 is slower than ours."""
-    count, seconds = next(iter(rows.values()))
-    ours = count / seconds
-    return [[n, f"{c:,}", f"{s:.2f} s", f"{c / s:,.0f}", f"{c / s / ours:.2f}"] for n, (c, s) in rows.items()]
+def sweep_table(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Rates as multiples of the plain loop."""
+    plain = next((row["rate"] for row in rows if row["contender"] == "numba loop, plain"), float("nan"))
+    head = ("contender", "backtests", "time", "a second", "x plain loop", "memory", "first, cold", "warm")
+    return head, [
+        [
+            row["contender"], f"{row['jobs']:,}", common.seconds(row["seconds"]), f"{row['rate']:,.0f}" if row["rate"] > 99
+            else f"{row['rate']:.1f}", f"{row['rate'] / plain:.3g}", common.mib(row["memory"]), common.seconds(row["cold"]),
+            common.seconds(row["warm"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
 
 
-@numba.njit(nogil=True)
-def plain_loop(opens, closes, fast, slow, fees, out):  # type: ignore[no-untyped-def]
-    """Final equity, maximum drawdown and Sharpe ratio of each pair of windows."""
-    for k in range(len(fast)):
-        a, b, cash, quantity, target = fast[k], slow[k], 1e6, 0.0, 0
-        sum_a = sum_b = total = squares = worst = 0.0
-        equity = peak = 1e6
-        for t in range(len(closes)):
-            if target == 1 and quantity == 0.0:
-                quantity = cash / (opens[t] * (1 + fees))
-                cash = 0.0
-            elif target == 0 and quantity > 0.0:
-                cash += quantity * opens[t] * (1 - fees)
-                quantity = 0.0
-            sum_a += closes[t] - (closes[t - a] if t >= a else 0.0)
-            sum_b += closes[t] - (closes[t - b] if t >= b else 0.0)
-            target = 1 if t >= max(a, b) - 1 and sum_a / a > sum_b / b else 0
-            before, equity = equity, cash + quantity * closes[t]
-            change = equity / before - 1
-            total += change
-            squares += change * change
-            peak = max(peak, equity)
-            worst = max(worst, 1 - equity / peak)
-        mean = total / (len(closes) - 1)
-        deviation = np.sqrt(max(0.0, (squares / (len(closes) - 1) - mean * mean)))
-        out[k] = equity, worst, mean / deviation * np.sqrt(252.0) if deviation > 0 else np.nan
+def bars_table(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Microseconds a bar."""
+    return ("contender", "backtests", "a bar"), [
+        [row["contender"], f"{row['jobs']:,}", common.micro(1 / row["rate"] / 20_000)] for row in rows
+    ]
 
 
-def loop_on(slots: int, opens: Any, closes: Any, fast: Any, slow: Any) -> Any:
-    """The plain loop on all cores, by threads."""
-    out = np.empty((len(fast), 3))
-    cuts = np.linspace(0, len(fast), 4 * slots + 1).astype(int)
-    with ThreadPoolExecutor(slots) as pool:
-        parts = [(fast[i:j], slow[i:j], FEES, out[i:j]) for i, j in pairwise(cuts)]
-        for one in [pool.submit(plain_loop, opens, closes, *part) for part in parts]:
-            one.result()
-    return out
+def measured(entry: Entry, load: str, grid: tuple[int, int], slots: int, given: Any) -> dict[str, Any] | None:
+    """One row; None, with a word on why, for a contender that is not installed or failed."""
+    size = entry.size(given.quick)
+    jobs = grid_jobs(*size, grid) if isinstance(size, tuple) else drawn_jobs(size, load, grid)
+    common.say(f"{load}: {entry.name}, {len(jobs[0]):,} backtests")
+    try:
+        with tempfile.TemporaryDirectory() as cache:
+            with Child(entry.name, load, slots, cache) as child:
+                cold = child.first
+            with Child(entry.name, load, slots, cache) as child:
+                check(child, load)
+                with peak_of_tree(child.pid) as peak:
+                    child.ask(jobs, 1)
+                spent = child.ask(jobs, given.rounds)["seconds"]
+    except ChildFailed as failure:
+        common.say(f"  left out: {failure}")
+        return None
+    seconds = statistics.median(spent)
+    return {
+        "contender": entry.name, "jobs": len(jobs[0]), "seconds": seconds, "rate": len(jobs[0]) / seconds,
+        "memory": peak.bytes, "cold": cold, "warm": child.first, "all": spent,
+    }  # fmt: skip
 
 
-def timed(rounds: int, call: Callable[[], Any]) -> tuple[float, Any]:
-    """Median seconds after one call to warm up, and what the last call returned."""
-    value, seconds = call(), []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        value = call()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds), value
+def grid_jobs(fast: int, slow: int, grid: tuple[int, int]) -> books.Jobs:
+    """A grid of `fast` x `slow` windows, evenly over the whole one."""
+    a, b = (np.linspace(first, first + size - 1, n).astype(int) for first, size, n in zip((2, 3), grid, (fast, slow)))
+    fasts, slows = np.meshgrid(a, b, indexing="ij")
+    return np.zeros(fasts.size, int), fasts.ravel(), slows.ravel()
 
 
-def sweep(session: Any, slots: int, rounds: int, prices: Any, fast: range, slow: range) -> dict[str, tuple[int, float]]:
-    """Ours and the plain loop over a grid, equal to 1e-9 but for ties that rounding decides."""
-    from admf_dask import ParallelOptimizer, ParameterSpace, backtest_objective
-
-    space = ParameterSpace({"fast": fast, "slow": slow})
-    objective = backtest_objective("sma_crossover", prices, commission=FEES)
-    optimizer = ParallelOptimizer(session=session)
-    ours, result = timed(rounds, lambda: optimizer.optimize(space, objective, score="sharpe_ratio", progress=False))
-    columns = space.columns(0, space.size)
-    arrays = [prices[name].to_numpy(np.float64) for name in ("open", "close")]
-    windows = [columns[name].astype(np.int64) for name in ("fast", "slow")]
-    theirs, equity = timed(rounds, lambda: loop_on(slots, *arrays, *windows))
-    same = np.isclose(result.columns["final_equity"], equity[:, 0], rtol=1e-9).mean()
-    assert same > 0.97, f"only {same:.1%} of the combinations agree"
-    print(f"\nparity with the plain loop: {same:.2%} of {space.size:,} (the others differ in exact ties)")
-    return {"admf_dask optimize": (space.size, ours), "plain numba loop": (space.size, theirs)}
+def drawn_jobs(count: int, load: str, grid: tuple[int, int]) -> books.Jobs:
+    """Jobs from the whole grid, by a fixed seed, in the order of the symbols."""
+    chance = np.random.default_rng(0)
+    symbols = 1 if load == "daily" else int(load.split(":")[1])
+    fast, slow = chance.integers(2, 2 + grid[0], count), chance.integers(3, 3 + grid[1], count)
+    return np.arange(count) * symbols // count, fast, slow
 
 
-def w1(session: Any, slots: int, quick: bool, rounds: int) -> tuple[str, dict[str, tuple[int, float]]]:
-    """Daily prices."""
-    from admf_dask import datasets
+def check(child: Child, load: str) -> None:
+    """Final equities of four jobs against our event engine, to 1e-9. Raises ChildFailed with both."""
+    from admf_dask.engine import run_event
 
-    prices = datasets.load_prices("GOOG")
-    rows = sweep(session, slots, rounds, prices, range(2, 102 if quick else 502), range(3, 1003 if quick else 2003))
-    return "W1: daily GOOG, 2,148 bars", rows
-
-
-def w2(session: Any, slots: int, quick: bool, rounds: int) -> tuple[str, dict[str, tuple[int, float]]]:
-    """Minute bars."""
-    prices = generated(100_000 if quick else 500_000, seed=1)
-    rows = sweep(session, slots, max(1, rounds // 2), prices, range(10, 510, 25), range(20, 1020, 20))
-    return f"W2: {len(prices):,} one-minute bars", rows
+    fast, slow = np.meshgrid([10, 20], [55, 90], indexing="ij")
+    jobs = (np.zeros(4, int), fast.ravel(), slow.ravel())
+    expected = reference(load, run_event, tuple(zip(*(column.tolist() for column in jobs[1:]))))
+    got = child.ask(jobs, 1)["equity"]
+    if not np.allclose(got, expected, rtol=1e-9, atol=0):
+        raise ChildFailed(f"final equities are {got}, and not {expected}")
 
 
-def w3(session: Any, slots: int, quick: bool, rounds: int) -> tuple[str, dict[str, tuple[int, float]]]:
-    """Many symbols."""
-    from admf_dask import ParameterSpace, run_parallel_backtests
-    from admf_dask.engine import FrameDataHandler
-
-    frames = {f"S{number:03d}": generated(2_500, seed=number) for number in range(100 if quick else 500)}
-    handler = FrameDataHandler(frames)
-    space = ParameterSpace({"fast": [5, 10, 15, 20], "slow": [30, 50, 100, 150, 200]})
-    config = {"class": "sma_crossover", "parameters": space, "symbols": "all", "commission": FEES}
-    seconds, results = timed(
-        max(1, rounds // 2), lambda: run_parallel_backtests(config, handler, session=session, progress=False)
-    )
-    return f"W3: {len(frames)} symbols x 2,500 bars x 20", {"admf_dask run_parallel_backtests": (len(results), seconds)}
+_known: dict[str, list[float]] = {}
 
 
-def generated(bars: int, seed: int) -> Any:
-    """A geometric random walk, with an open near the last close."""
-    import pandas as pd
+def reference(load: str, run_event: Any, pairs: Any) -> list[float]:
+    """Worked out once for each load."""
+    if load not in _known:
+        prices = books.bars_of("random:1:" + load.split(":")[2] if ":" in load else load)[0]
+        config = partial(dict, {"class": "sma_crossover", "commission": books.FEES})
+        runs = [run_event(config(parameters={"fast": a, "slow": b}), prices) for a, b in pairs]
+        _known[load] = [run["final_equity"] for run in runs]
+    return _known[load]
 
-    chance = np.random.default_rng(seed)
-    close = 100 * np.exp(np.cumsum(chance.normal(0, 0.002, bars)))
-    opens = np.concatenate([[100.0], close[:-1]]) * np.exp(chance.normal(0, 0.0005, bars))
-    table = pd.DataFrame({"open": opens, "close": close}, index=pd.date_range("2020-01-01", periods=bars, freq="min"))
-    return table.assign(high=table.max(axis=1), low=table.min(axis=1))
+
+class ChildFailed(Exception):
+    """A contender is not installed, died, or gave a wrong result."""
+
+
+class Child:
+    """A contender in a fresh process, ready when its first backtest is done; a context manager that leaves nothing behind."""
+
+    def __init__(self, name: str, load: str, slots: int, cache: str) -> None:
+        """`cache`: where compiled code goes."""
+        self._argv = [sys.executable, str(HERE / "books.py"), name, load, str(slots)]
+        self._cache = cache
+        self.first = float("nan")
+
+    def __enter__(self) -> Self:
+        """Start it and wait for its first result."""
+        clock = str(time.perf_counter())
+        self._process = subprocess.Popen(
+            [*self._argv, clock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**environment(), "NUMBA_CACHE_DIR": self._cache, "PYTHONWARNINGS": "ignore"},
+        )  # fmt: skip
+        self.pid = self._process.pid
+        try:
+            self.first = self._read()["first"]
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def ask(self, jobs: books.Jobs, rounds: int) -> dict[str, Any]:
+        """Seconds of each round, and the equities of a short list of jobs."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"jobs": [column.tolist() for column in jobs], "rounds": rounds}) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise ChildFailed((self._process.stderr.read().strip().splitlines() or ["it ended without a word"])[-1])
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def __exit__(self, *_: Any) -> None:
+        """Let it end; after ten seconds, end it and its children."""
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                for process in [*psutil.Process(self.pid).children(recursive=True), self._process]:
+                    process.kill()
 
 
 if __name__ == "__main__":
