@@ -19,7 +19,7 @@ from admf_dask.engine.result import FILL_COLUMNS
 from admf_dask.errors import EngineError, TaskError
 from admf_dask.events import Observer
 from admf_dask.journal import Journal
-from admf_dask.outcomes import Outcome, error_words
+from admf_dask.outcomes import EqualResultsWarning, Outcome, error_words
 from admf_dask.runtime import Outcomes, Session
 from admf_dask.space.items import Combinable
 from admf_dask.text import did_you_mean, format_count, join_words
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 ENGINES = ("auto", "event", "compiled")
-
-
-class EqualResultsWarning(UserWarning):
-    """All backtests of a sweep gave the same: what was varied has no effect."""
 
 
 def run_parallel_backtests(

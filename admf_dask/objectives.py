@@ -28,6 +28,9 @@ class BatchObjective:
     mapping of such arrays. It must treat the rows independently: how a grid is cut into chunks is not its business.
     """
 
+    telling: tuple[str, ...] = ()
+    """Results that say, when they are equal for all of several combinations, that what was varied has no effect."""
+
     def __init__(self, function: Callable[..., Any], *, max_rows: int | None = None) -> None:
         """Wrap `function`, keeping its name and docstring; `max_rows` bounds the combinations of one call."""
         if max_rows is not None and max_rows < 1:

@@ -24,6 +24,10 @@ _ON_WORKER = "Traceback on the worker:"
 _TRACEBACK_LIMIT = 40_000
 
 
+class EqualResultsWarning(UserWarning):
+    """All backtests of a sweep gave the same: what was varied has no effect."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why an item has no value. Always picklable, whatever the exception was."""

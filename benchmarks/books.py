@@ -39,12 +39,12 @@ def bars_of(load: str) -> list[Any]:
 
 
 def generated(bars: int, seed: int) -> Any:
-    """A geometric random walk in hundredths, with an open near the last close."""
+    """A geometric random walk with an open near the last close; hundredths would make many ties, which rounding decides."""
     import pandas as pd
 
     chance = np.random.default_rng(seed)
-    close = (100 * np.exp(np.cumsum(chance.normal(0, 0.002, bars)))).round(2)
-    opens = (np.concatenate([[100.0], close[:-1]]) * np.exp(chance.normal(0, 0.0005, bars))).round(2)
+    close = (100 * np.exp(np.cumsum(chance.normal(0, 0.002, bars)))).round(6)
+    opens = (np.concatenate([[100.0], close[:-1]]) * np.exp(chance.normal(0, 0.0005, bars))).round(6)
     table = pd.DataFrame({"open": opens, "close": close}, index=pd.date_range("2020-01-01", periods=bars, freq="min"))
     return table.assign(high=table.max(axis=1), low=table.min(axis=1), volume=1.0)
 

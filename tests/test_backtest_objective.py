@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from admf_dask import DataError, EngineError, UnknownStrategy, backtest_objective
+from admf_dask import DataError, EngineError, ParallelOptimizer, UnknownStrategy, backtest_objective
 from admf_dask.datasets import load_prices, symbols
+from admf_dask.outcomes import EqualResultsWarning
 
 
 def naive(prices: pd.DataFrame, fast: int, slow: int, **config: Any) -> dict[str, float]:
@@ -151,6 +152,19 @@ def test_bars_in_a_year_come_from_the_index() -> None:
 def test_prices_that_cannot_be_are_named(change: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):
         backtest_objective("sma_crossover", change(load_prices("FB")))
+
+
+def test_a_sweep_without_effect_says_so(inline_session: Any) -> None:
+    prices = load_prices("FB")
+    optimizer = ParallelOptimizer(session=inline_session)
+    windows = {"fast": [500, 600], "slow": [700, 800]}
+    with pytest.warns(
+        EqualResultsWarning, match=r"all 4 combinations gave the same result .* \(fast and slow\) has no effect"
+    ):
+        optimizer.optimize(windows, backtest_objective("sma_crossover", prices), score="final_equity", progress=False)
+    optimizer.optimize(
+        {**windows, "fast": [5, 600]}, backtest_objective("sma_crossover", prices), score="final_equity", progress=False
+    )
 
 
 def crossover(prices: pd.DataFrame, **windows: int) -> Any:

@@ -309,6 +309,40 @@ def test_a_file_of_backtests_runs_and_names_what_failed(
     assert main(["status", str(out)]) == 1
 
 
+ADMF_BACKTEST = """
+mode: backtest
+strategy: {name: sma_crossover, parameters: {fast_window: 5, slow: 20}, risk: high}
+backtest: {initial_capital: 50000, symbols: [X, FB], timeframe: 1d}
+broker: {commission: {type: percentage, rate: 0.1}, type: simulated}
+data: {sources: [{symbol: X, file: x.csv, date_column: day, date_format: "%d.%m.%Y", price_column: px}], cache: true}
+risk_management: {max_position: 5}
+rename: {fast_window: fast}
+parallel: {mode: thread, max_workers: 1, dashboard: null}
+"""
+
+
+def test_an_admf_file_of_a_backtest_runs_with_a_word_on_every_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = datasets.load_prices("IBM").iloc[-100:]
+    pd.DataFrame({"day": prices.index.strftime("%d.%m.%Y"), "px": prices["close"]}).to_csv(
+        tmp_path / "x.csv", index=False
+    )
+    path, out = write(tmp_path, ADMF_BACKTEST), tmp_path / "out"
+    assert main(["backtest", path, "--out", str(out)]) == 0
+    said = capsys.readouterr().err
+    for key in ("`risk` of the strategy", "`backtest.timeframe`", "`broker.type`", "`data.cache`", "`risk_management`"):
+        assert f"note: {key}" in said
+    table = pd.read_parquet(out / "backtests.parquet")
+    assert table["symbol"].tolist() == ["X", "FB"]
+    assert (abs(table["final_equity"] - 50000) < 30000).all()
+    assert (table["n_entries"] > 0).all()
+    for broken, words in (("name:", "needs `strategy: {name: ...}`"), ("symbol: X", "must be a mapping with `symbol`")):
+        wrong = write(tmp_path, ADMF_BACKTEST.replace(broken, "nme:", 1))
+        assert main(["backtest", wrong, "--out", str(out)]) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_symbols_are_processed_from_a_shell_and_failures_are_in_a_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from admf_dask import backtest_objective, datasets
+from admf_dask import EngineError, NotSupported, backtest_objective, datasets
 from admf_dask.engine import (
     BacktestResult,
     Strategy,
@@ -217,7 +217,11 @@ class Events(Strategy):
 
 def test_looking_ahead_is_found(goog: pd.DataFrame) -> None:
     with pytest.raises(Exception, match=r"Peeks.targets looks ahead: for bar \d+"):
-        check_truncation("tests.peeks", read_prices(goog.iloc[:100]), {})
+        check_truncation("tests.peeks", goog.iloc[:100], {})
+    with pytest.raises(EngineError, match="did you mean 'window'"):
+        check_truncation("tests.vector", goog.iloc[:100], {"windw": 3})
+    with pytest.raises(NotSupported, match="has no vectorised targets"):
+        check_truncation("tests.events", goog.iloc[:100], {})
 
 
 def test_a_users_vectorised_strategy_runs_in_the_compiled_book(goog: pd.DataFrame) -> None:

@@ -4,6 +4,9 @@ data: {AAPL: null, X: {file: x.csv, date_column: day}}   # null: prices that are
 configs:
 - {class: sma_crossover, parameters: {fast: 10, slow: 50}, symbol: AAPL, commission: 0.001}
 parallel: {mode: process}
+
+or a file of ADMF-Trader: `strategy: {name, parameters}`, `backtest: {initial_capital, symbols}`, `data: {sources: [...]}`, with a
+word on each key that has no meaning here.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from admf_dask.engine import FrameDataHandler
 from admf_dask.errors import ConfigError, TaskError
 from admf_dask.journal import Journal
 from admf_dask.runtime import FailedItemsWarning, Session
+from admf_dask.study import admf_backtests
 from admf_dask.study.data import PriceSource
 from admf_dask.text import did_you_mean, format_count
 from admf_dask.yamlfile import read_yaml
@@ -37,13 +41,11 @@ _SHOWN = ["sharpe_ratio", "final_equity", "max_drawdown", "n_trades", "engine"]
 def run(parsed: argparse.Namespace) -> int:
     """Run the file; returns the exit code."""
     content = read_file(parsed.configs)
+    for note in content.pop("notes", ()):
+        print(f"note: {note}", file=sys.stderr)
     symbols = {one.get("symbol") for one in content["configs"] if isinstance(one, Mapping)} - {None}
-    handler = FrameDataHandler(
-        {
-            symbol: source_of(symbol, facts).load()
-            for symbol, facts in (content.get("data") or dict.fromkeys(symbols)).items()
-        }
-    )
+    given = content.get("data") or dict.fromkeys(symbols)
+    handler = FrameDataHandler({symbol: source_of(symbol, facts).load() for symbol, facts in given.items()})
     configs = expand(content["configs"], handler.symbols)
     parallel = ParallelConfig.from_mapping({"parallel": content.get("parallel") or {}})
     out = Path(parsed.out or Path("admf-dask-results", f"backtests-{datetime.now():%Y%m%d-%H%M%S}"))
@@ -93,6 +95,10 @@ def read_file(path: str) -> dict[str, Any]:
     content = read_yaml(path)
     if isinstance(content, list):
         content = {"configs": content}
+    if isinstance(content, dict) and "configs" not in content and ("strategy" in content or "strategies" in content):
+        configs, prices, notes = admf_backtests(content, path)
+        kept = {key: content[key] for key in ("parallel", "rename") if key in content}
+        return {"configs": configs, "data": prices, "notes": notes, **kept}
     if not isinstance(content, dict) or not isinstance(content.get("configs"), list):
         raise ConfigError(f"{path} must be a list of strategy configs, or a mapping with `configs: [...]`")
     for key in content:
@@ -103,6 +109,8 @@ def read_file(path: str) -> dict[str, Any]:
 
 def source_of(symbol: str, facts: Any) -> PriceSource:
     """Where the prices of a symbol come from: a mapping with `file`, the path of a file, or nothing for installed ones."""
+    if isinstance(facts, PriceSource):
+        return facts
     given = {"file": facts} if isinstance(facts, str) else facts or {}
     for key in given:
         if key not in _SOURCE:

@@ -32,6 +32,8 @@ class GridBacktest(BatchObjective):
     compiled this before; else the first call takes a few seconds.
     """
 
+    telling = ("final_equity", "n_fills", "max_drawdown")
+
     def __init__(self, strategy: Any, prices: Any, config: BacktestConfig, rename: Mapping[str, str]) -> None:
         """Use `backtest_objective`."""
         super().__init__(_unused)

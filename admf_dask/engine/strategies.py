@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from admf_dask.engine.prices import Prices
-from admf_dask.errors import EngineError, UnknownStrategy
+from admf_dask.engine.prices import Prices, read_prices
+from admf_dask.errors import EngineError, NotSupported, UnknownStrategy
 from admf_dask.text import did_you_mean, join_words
 
 if TYPE_CHECKING:
@@ -130,12 +130,19 @@ def check_targets(name: str, targets: Any, bars: int) -> Targets:
     return np.ascontiguousarray(array, np.int8)
 
 
-def check_truncation(
-    strategy: Any, prices: Prices, parameters: Mapping[str, Any], *, low: int = 0, cuts: int = 8
-) -> None:
-    """Raise EngineError if a target depends on bars after it: the same targets must come from data that ends there."""
-    cls = get_strategy_class(strategy)
-    assert cls.targets is not None
+def check_truncation(strategy: Any, prices: Any, parameters: Mapping[str, Any], *, low: int = 0, cuts: int = 8) -> None:
+    """Raise EngineError if a target depends on bars after it: the same targets must come from data that ends there.
+
+    For the tests of your own strategies: `check_truncation(MyStrategy, prices, {"window": 20})`, with `prices` as for a backtest.
+    The targets are stated `cuts` times more, on data that ends at evenly spaced bars. Raises NotSupported for a strategy without
+    vectorised `targets`; one with `on_bar` only cannot look ahead.
+    """
+    cls, prices = get_strategy_class(strategy), read_prices(prices)
+    cls.check_parameters(cls.__name__, parameters)
+    if cls.targets is None:
+        raise NotSupported(
+            f"{cls.__name__} has no vectorised targets to check; its on_bar sees no bar that has not happened"
+        )
     whole = check_targets(cls.__name__, cls.targets(prices, low=low, **parameters), len(prices))
     for cut in np.unique(np.linspace(1, len(prices), cuts + 1).astype(int)[:-1]).tolist():
         part = check_targets(cls.__name__, cls.targets(prices.until(cut), low=low, **parameters), cut)

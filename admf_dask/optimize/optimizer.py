@@ -18,11 +18,12 @@ from admf_dask.objectives import BatchObjective
 from admf_dask.optimize.collect import Collector, check_room, read_keep
 from admf_dask.optimize.result import OptimizationResult
 from admf_dask.optimize.space import as_space
+from admf_dask.outcomes import EqualResultsWarning
 from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
 from admf_dask.resources import Machine
 from admf_dask.runtime import BatchEvaluator, FailedItemsWarning, Keep, Run, ScoreEvaluator, Session, Title, takes
-from admf_dask.text import format_count
+from admf_dask.text import format_count, join_words
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
@@ -219,6 +220,7 @@ def _optimize(run: Run, evaluator: ScoreEvaluator) -> OptimizationResult:
     _check_something_left(evaluator, collector)
     result = _result(evaluator, collector, began, "finished", run.recalled)
     _warn_of_failures(result)
+    _warn_if_all_equal(result, evaluator)
     return result
 
 
@@ -277,6 +279,21 @@ def _warn_of_failures(result: OptimizationResult) -> None:
         FailedItemsWarning,
         stacklevel=4,
     )
+
+
+def _warn_if_all_equal(result: OptimizationResult, evaluator: ScoreEvaluator) -> None:
+    """Of backtests, and only where all rows were kept: the best n of a large grid may well be equal."""
+    telling = getattr(evaluator.function, "telling", ())
+    count = len(result.indices)
+    if not telling or count < 2 or count + result.failed < result.total_evaluations:
+        return
+    if all((result.columns[name] == result.columns[name][0]).all() for name in telling):
+        warnings.warn(
+            f"all {format_count(count)} combinations gave the same result ({join_words(telling)} are equal): what the space "
+            f"varies ({join_words(result.space.names)}) has no effect on these bars",
+            EqualResultsWarning,
+            stacklevel=4,
+        )
 
 
 def _params(params: dict[str, Any]) -> str:

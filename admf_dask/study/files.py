@@ -129,6 +129,70 @@ def _admf(content: Mapping[str, Any], file: Path) -> Study:
     )
 
 
+def admf_backtests(
+    content: Mapping[str, Any], path: str | os.PathLike[str]
+) -> tuple[list[dict[str, Any]], dict[str, PriceSource], list[str]]:
+    """An ADMF file as backtests: configs (each strategy on each symbol), the prices of the symbols, and notes.
+
+    Strategies come from `strategy: {name, parameters}` or `strategies: {name: {parameters}}`, symbols from `backtest.symbols`,
+    else from `data.sources`. The notes name each key that has no meaning here. Raises ConfigError for what cannot be read.
+    """
+    file, notes = Path(path), list[str]()
+    sources = {}
+    for one in _mapping(content, "data", file).get("sources") or []:
+        if not isinstance(one, Mapping) or "symbol" not in one:
+            raise ConfigError(
+                f"an entry of `data.sources` in {file.name} must be a mapping with `symbol`, but is {one!r:.60}"
+            )
+        sources[str(one["symbol"])] = _known(one, _SOURCE_KEYS, "data.sources", file)
+    backtest = _mapping(content, "backtest", file)
+    symbols = [str(name) for name in backtest.get("symbols") or sources]
+    if not symbols:
+        raise ConfigError(
+            f"{file.name} names no symbols; write `backtest: {{symbols: [...]}}` or `data: {{sources: [...]}}`"
+        )
+    bounds = {"start": backtest.get("start_date"), "end": backtest.get("end_date")}
+    prices = {name: _source({**sources.get(name, {"symbol": name}), **bounds}, file) for name in symbols}
+    notes += [
+        f"`data.sources` has {name}, which `backtest.symbols` leaves out" for name in sources if name not in symbols
+    ]
+    settings = _admf_backtest(content, file, notes)
+    configs = [
+        {"class": name, "parameters": parameters, "symbol": symbol, **settings}
+        for name, parameters in _admf_strategies(content, file, notes)
+        for symbol in symbols
+    ]
+    notes += [
+        f"`{key}` has no meaning in a file of backtests and is ignored" for key in content if key not in _BACKTESTS_READ
+    ]
+    notes += [
+        f"`data.{key}` has no meaning here and is ignored" for key in content.get("data") or {} if key != "sources"
+    ]
+    return configs, prices, notes
+
+
+_BACKTESTS_READ = ("strategy", "strategies", "data", "backtest", "broker", "rename", "parallel", "mode")
+
+
+def _admf_strategies(content: Mapping[str, Any], file: Path, notes: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    single, several = content.get("strategy"), _mapping(content, "strategies", file)
+    if single is not None:
+        entry = {"name": single} if isinstance(single, str) else _mapping(content, "strategy", file)
+        if not isinstance(entry.get("name"), str):
+            raise ConfigError(f"{file.name} needs `strategy: {{name: ...}}`")
+        several = {entry["name"]: {key: value for key, value in entry.items() if key != "name"}, **several}
+    found = []
+    for name in several:
+        facts = _mapping(several, name, file)
+        kinds = ("default_params", "fixed_params", "parameters")
+        parameters = {key: value for kind in kinds for key, value in _mapping(facts, kind, file).items()}
+        notes += [
+            f"`{key}` of the strategy {name} has no meaning here and is ignored" for key in facts if key not in kinds
+        ]
+        found.append((str(name), parameters))
+    return found
+
+
 def _admf_space(content: Mapping[str, Any], optimization: Mapping[str, Any], strategy: str, file: Path) -> Combinable:
     pointer = content.get("parameter_file") or optimization.get("parameter_file")
     if pointer:
