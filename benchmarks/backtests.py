@@ -171,7 +171,8 @@ def grid_jobs(fast: int, slow: int, grid: tuple[int, int]) -> books.Jobs:
 def drawn_jobs(count: int, load: str, grid: tuple[int, int]) -> books.Jobs:
     """Jobs from the whole grid, by a fixed seed, in the order of the symbols."""
     chance = np.random.default_rng(0)
-    symbols = 1 if load == "daily" else int(load.split(":")[1])
+    # Few symbols with twenty jobs each rather than many with less: a chunk of a peer has one symbol.
+    symbols = 1 if load == "daily" else min(int(load.split(":")[1]), max(1, count // 20))
     fast, slow = chance.integers(2, 2 + grid[0], count), chance.integers(3, 3 + grid[1], count)
     return np.arange(count) * symbols // count, fast, slow
 

@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 CASH = 1e6
 
 
+def no_watching_thread() -> None:
+    """The progress bar of backtesting.py would leave a thread behind that watches it."""
+    if importlib.util.find_spec("tqdm"):
+        importlib.import_module("tqdm").tqdm.monitor_interval = 0
+
+
 def vectorbt_equity(
     prices: pd.DataFrame, targets: NDArray[Any], *, same_close: bool, commission: float, slippage: float
 ) -> NDArray[Any]:
@@ -36,9 +42,7 @@ def backtesting_equity(prices: pd.DataFrame, targets: NDArray[Any], *, commissio
     from backtesting import Strategy
     from backtesting.lib import FractionalBacktest
 
-    if importlib.util.find_spec("tqdm"):
-        # Its progress bar would leave a thread behind that watches it.
-        importlib.import_module("tqdm").tqdm.monitor_interval = 0
+    no_watching_thread()
 
     class Follows(Strategy):  # type: ignore[misc]
         def init(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import foreign_engines as foreign
@@ -9,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from admf_dask import datasets
+from admf_dask import ParallelOptimizer, backtest_objective, datasets
 from admf_dask.engine import BacktestResult, get_strategy_class, run_compiled, run_event
 from admf_dask.engine.prices import read_prices
 
+DOCS = Path(__file__).parent.parent / "docs"
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("sma_crossover", {"fast": 10, "slow": 50}),
     ("sma_crossover", {"fast": 3, "slow": 8}),
@@ -76,3 +79,33 @@ def test_backtrader(direction: str, fill: str) -> None:
             theirs[filled] = results[0].equity.iloc[filled]
         equal(theirs, results)
         assert theirs[-1] == pytest.approx(results[0]["final_equity"], rel=1e-9)
+
+
+EXAMPLES = re.findall(
+    r"^## (\S+)\n.*?```python\n(.*?)```", (DOCS / "other-engines.md").read_text(), re.DOTALL | re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("engine", "code"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
+def test_the_page_on_other_engines_runs_and_gives_our_numbers(
+    engine: str, code: str, inline_session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(engine.removesuffix(".py"))
+    foreign.no_watching_thread()
+    # Without worker processes: that functions of scripts travel is tested elsewhere, and these engines take seconds to load.
+    original = ParallelOptimizer.__init__
+    monkeypatch.setattr(ParallelOptimizer, "__init__", lambda self, workers: original(self, session=inline_session))
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(code, names)
+    result = names["result"]
+    expected = ParallelOptimizer(workers=2).optimize(
+        names["space"], backtest_objective("sma_crossover", names["prices"], commission=0.001), score="final_equity",
+        progress=False,
+    )  # fmt: skip
+    assert len(expected.frame) == 4
+    assert result.best_params == expected.best_params
+    np.testing.assert_allclose(result.columns[result.score], expected.columns["final_equity"], rtol=1e-9)
+
+
+def test_the_page_has_one_example_of_each() -> None:
+    assert [name for name, _ in EXAMPLES] == ["backtesting.py", "backtrader", "vectorbt"]
