@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from admf_dask.outcomes import Block
+from admf_dask.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class RunStarted:
     """Seconds since the epoch."""
     recalled: int = 0
     """Items that an earlier run settled; their blocks follow."""
+    weights: Weights | None = None
+    """What each item weighs, where that is known beforehand."""
 
 
 @dataclass(frozen=True, slots=True)

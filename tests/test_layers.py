@@ -19,9 +19,10 @@ WORDS = {
     "objectives",
     "ranking",
     "events",
+    "weights",
     "yamlfile",
 }
-DECISIONS = {"policy", "throttle", "config", "machine", "resources", "space"}
+DECISIONS = {"admission", "policy", "throttle", "config", "machine", "resources", "space"}
 OBSERVERS = {"journal", "progress"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(WORDS, WORDS),

@@ -15,11 +15,11 @@ from admf_dask.cli.codes import INTERRUPTED, OK, SOME_FAILED
 from admf_dask.cli.output import say as out_loud
 from admf_dask.cli.settings import config_from
 from admf_dask.config import ParallelConfig
-from admf_dask.errors import ConfigError, TaskError
+from admf_dask.errors import ConfigError, DataError, TaskError
 from admf_dask.runtime import FailedItemsWarning
 from admf_dask.steps import FrameReader
-from admf_dask.symbols import ParallelDataProcessor
-from admf_dask.text import format_bytes, format_count, format_seconds
+from admf_dask.symbols import ParallelDataProcessor, SymbolResults
+from admf_dask.text import format_bytes, format_count, format_seconds, plural
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -37,35 +37,69 @@ def run(parsed: argparse.Namespace) -> int:
                 symbols, function, data=parsed.data, reader=reader, out=parsed.out, force=parsed.force, timeout=parsed.timeout,
                 progress=not parsed.quiet, **options,
             )  # fmt: skip
-    except KeyboardInterrupt:
-        print(f"interrupted: what was written is in {parsed.out}; the same command goes on", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        done = getattr(stop, "partial", None)
+        counted = "" if done is None else f"{format_count(len(done))} symbols are done; "
+        print(
+            f"interrupted: {counted}what was written is in {parsed.out}, and the same command goes on", file=sys.stderr
+        )
         return INTERRUPTED
     except TaskError as error:
+        if getattr(error, "partial", None) is not None:
+            return _tell_failures(error.partial.failures, Path(parsed.out))  # type: ignore[attr-defined]
         print(f"admf-dask: {error}", file=sys.stderr)
         return SOME_FAILED
-    written, failures = results.written, results.failures
     if not parsed.quiet:
-        out_loud(
-            f"{format_count(len(results))} symbols, {format_count(int(written['rows'].sum()))} rows, "
-            f"{format_bytes(int(written['bytes'].sum()))} in {parsed.out}; {format_seconds(time.perf_counter() - began)}"
+        out_loud(summary(results, parsed.out, time.perf_counter() - began))
+    return _tell_failures(results.failures, Path(parsed.out))
+
+
+def summary(results: SymbolResults, out: str, seconds: float) -> str:
+    """What was done, in a line: `498 symbols (12 skipped as unchanged), 2 failed; 122,010 rows in, ...`."""
+    written = results.written
+    skipped = f" ({format_count(len(results.skipped))} skipped as unchanged)" if results.skipped else ""
+    failed = f", {format_count(len(results.failures))} failed" if len(results.failures) else ""
+    read = ""
+    if written["rows_in"].notna().any():
+        read = (
+            f"{format_count(int(written['rows_in'].sum()))} rows ({format_bytes(int(written['bytes_in'].sum()))}) in, "
         )
-    return OK if failures.empty else _tell_failures(failures, Path(parsed.out))
+    return (
+        f"{plural(len(results), 'symbol')}{skipped}{failed}; {read}{format_count(int(written['rows'].sum()))} rows "
+        f"({format_bytes(int(written['bytes'].sum()))}) out, in {out}; {format_seconds(seconds)}"
+    )
 
 
 def _tell_failures(failures: Any, out: Path) -> int:
+    """Write them down and say so; without any, an older list goes away. Returns the exit code."""
     path = out / "failures.csv"
-    failures.to_csv(path)
+    if failures.empty:
+        path.unlink(missing_ok=True)
+        return OK
+    try:
+        failures.to_csv(path)
+        where = f"all with their tracebacks in {path}"
+    except OSError as error:
+        where = f"{path} cannot be written ({error.strerror or error}), so here they are:\n" + "\n".join(
+            failures["traceback"]
+        )
     first = failures.iloc[0]
     print(
-        f"{format_count(len(failures))} failed (first: {failures.index[0]}: {first['error_type']}: {first['message']}); all with "
-        f"their tracebacks in {path}",
+        f"{format_count(len(failures))} failed (first: {failures.index[0]}: {first['error_type']}: {first['message']}); {where}",
         file=sys.stderr,
     )
     return SOME_FAILED
 
 
 def _symbols(given: str) -> Any:
-    return given if os.path.isfile(given) else [name.strip() for name in given.split(",") if name.strip()]
+    """A file, or names with commas between them. Raises DataError for what looks like a file and is none."""
+    if os.path.isfile(given):
+        return given
+    if given.endswith((".txt", ".csv", ".json")) or os.sep in given:
+        raise DataError(
+            f"--symbols {given} does not exist; give a file (text, CSV with a column symbol, JSON), or names: A,B,C"
+        )
+    return [name.strip() for name in given.split(",") if name.strip()]
 
 
 def load_function(name: str) -> Any:

@@ -11,6 +11,7 @@ from admf_dask.events import BlockFinished, BlockRecalled, Event, RunFinished, R
 from admf_dask.outcomes import Block
 from admf_dask.ranking import better
 from admf_dask.text import format_count, format_rate, format_seconds
+from admf_dask.weights import Weights
 
 WINDOW_SECONDS = 15.0
 
@@ -32,7 +33,11 @@ class ProgressState:
     ended: str | None = None
     _score: str | None = None
     _maximize: bool = True
-    _recent: deque[tuple[float, int]] = field(default_factory=deque)
+    _weights: Weights | None = None
+    _work: int = 0
+    """Work done, in the unit of the weights."""
+    _recent: deque[tuple[float, int, int]] = field(default_factory=deque)
+    """When how many items, and how much work, were done."""
 
     def take(self, event: Event) -> None:
         """Learn from an event."""
@@ -41,14 +46,16 @@ class ProgressState:
             self.name, self.total, self.began = event.name, event.total, event.at
             self._score, self._maximize = event.score, event.maximize
             self.done = self.recalled = event.recalled
-            self._recent.append((event.at, self.done))
+            self._weights = event.weights
+            self._recent.append((event.at, self.done, 0))
         elif isinstance(event, BlockRecalled):
             self._count(event.block)
+            self._recent[-1] = (self._recent[-1][0], self.done, self._work)
         elif isinstance(event, BlockFinished):
             block = event.block
             self.done += block.stop - block.start
             self._count(block)
-            self._recent.append((event.at, self.done))
+            self._recent.append((event.at, self.done, self._work))
             while len(self._recent) > 2 and self._recent[1][0] < event.at - WINDOW_SECONDS:
                 self._recent.popleft()
         elif isinstance(event, RunFinished):
@@ -59,6 +66,9 @@ class ProgressState:
         self.rejected += block.rejected
         self.failed += block.failed
         self._see_scores(block.columns)
+        if self._weights is not None:
+            settled = [*block.indices.tolist(), *(failed.index for failed in block.failures)]
+            self._work += int(self._weights.work[np.array(settled, np.int64)].sum())
 
     def _see_scores(self, columns: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] | None) -> None:
         if not columns:
@@ -73,13 +83,18 @@ class ProgressState:
     @property
     def rate(self) -> float:
         """Items a second over the last 15 seconds; 0 when nothing is known."""
-        (since, before), (until, after) = self._recent[0], self._recent[-1]
+        (since, before, _), (until, after, _) = self._recent[0], self._recent[-1]
         return (after - before) / (until - since) if until > since else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """At the recent rate; None when nothing is known."""
-        return (self.total - self.done) / self.rate if self.rate > 0 else None
+        """At the recent rate of items, or of work where items weigh differently; None when nothing is known."""
+        if self._weights is None:
+            return (self.total - self.done) / self.rate if self.rate > 0 else None
+        (since, _, before), (until, _, after) = self._recent[0], self._recent[-1]
+        if after <= before or until <= since:
+            return None
+        return (self._weights.work_of(0, self.total) - after) * (until - since) / (after - before)
 
     @property
     def share(self) -> float:

@@ -97,3 +97,16 @@ class Pending:
             self.ranges.appendleft((cut, stop))
         self.count -= cut - start
         return start, cut
+
+    def take_at(self, at: int, size: int) -> tuple[int, int]:
+        """The range of at most `size` items from `at` on, wherever it is in line. Raises IndexError when `at` is not pending."""
+        for place, (start, stop) in enumerate(self.ranges):
+            if start <= at < stop:
+                cut = min(stop, at + size)
+                del self.ranges[place]
+                for span in ((cut, stop), (start, at)):
+                    if span[0] < span[1]:
+                        self.ranges.insert(place, span)
+                self.count -= cut - at
+                return at, cut
+        raise IndexError(f"{at} is not pending")

@@ -1,7 +1,7 @@
 """The one loop: feed chunks, take blocks, tell observers. Every job of the toolkit goes through here.
 
-    Pending ranges --size by ChunkSizer--> Executor --Reply--> Block --> events --> the caller
-                       ^--- what a worker did not reach, or a death threw back ---'
+    Supply of ranges --chunk--> Executor --Reply--> Block --> events --> the caller
+            ^--- what a worker did not reach, or a death threw back ---'
 
 The caller iterates over blocks as they finish, in any order, each item in exactly one of them.
 """
@@ -20,18 +20,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from admf_dask.admission import Admission
 from admf_dask.errors import JournalError, TaskError
 from admf_dask.events import BlockFinished, BlockRecalled, Event, Notice, Observer, RunFinished, RunStarted
 from admf_dask.journal import Call, Journal, Record
 from admf_dask.machine import Machine
 from admf_dask.outcomes import Block, FailedItem, Failure
-from admf_dask.runtime.chunks import ChunkSizer, Pending
 from admf_dask.runtime.evaluate import Keep, MapEvaluator
 from admf_dask.runtime.executors import Death, Executor, Range, Reply
+from admf_dask.runtime.supply import Supply
 from admf_dask.runtime.suspects import Suspects
 from admf_dask.space.part import Ranges, part_of
 from admf_dask.text import format_count
 from admf_dask.throttle import Throttle
+from admf_dask.weights import Weights
 
 LOOK_SECONDS = 1.0
 """Between two looks at the machine's memory; one costs a few milliseconds."""
@@ -64,13 +66,16 @@ class Run:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     recalled: int = 0
     """Items that the journal had."""
-    _pending: Pending = field(init=False)
-    _sizer: ChunkSizer = field(init=False)
+    _supply: Supply = field(init=False)
     _left: Ranges | None = None
     """The positions still to do, where that is not all of them; chunks count the places among those."""
     _record: Record | None = None
     throttle: Throttle | None = None
     """Watches the machine's memory, where the workers are on this one."""
+    weights: Weights | None = None
+    """What each item weighs, where they differ and it is known."""
+    admission: Admission | None = None
+    """Keeps heavy items apart; it needs weights."""
     _looked: float = 0.0
     _suspects: Suspects = field(default_factory=Suspects)
     _in_flight: int = 0
@@ -92,7 +97,7 @@ class Run:
             for block in recalled:
                 yield block
                 self._tell(BlockRecalled(self.id, block, time.time()))
-            if self._pending.count:
+            if self._supply.pending.count:
                 self.executor.start(self.id, self.title.kind, self._working_evaluator())
                 self._feed()
             while self._in_flight:
@@ -111,15 +116,17 @@ class Run:
             self._tell(RunFinished(self.id, state, time.time()))
 
     def _open_journal(self) -> list[Block]:
-        """What was recorded before; leaves in `_pending` what was not."""
+        """What was recorded before; leaves in `_supply` what was not."""
         recalled: list[Block] = []
         if self.journal is not None:
             self._record = self.journal.begin(self._call(), self.id)
             recalled, left = self._record.recalled, self._record.left
             self.recalled = self.total - left.size
             self._left = left if self.recalled else None
-        self._pending = Pending.of(self.total - self.recalled)
-        self._sizer = ChunkSizer(self.executor.slots)
+        weights = self.weights
+        if weights is not None and self._left is not None:
+            weights = weights.at(self._left.positions(np.arange(self._left.size)))
+        self._supply = Supply.of(self.total - self.recalled, self.executor.slots, weights, self.admission)
         return recalled
 
     def _call(self) -> Call:
@@ -152,6 +159,7 @@ class Run:
         blocks: list[Block] = []
         for reply in self.executor.wait():
             self._in_flight -= 1
+            self._supply.end(reply.chunk)
             blocks += self._take(reply)
         self._feed()
         return self._write_down(blocks)
@@ -180,10 +188,14 @@ class Run:
         if self._alone and self._in_flight:
             return
         self._alone = False
-        while self._pending.count and self._in_flight < self._most_in_flight():
-            self._submit(self._pending.take(self._sizer.size(self._pending.count)))
+        while self._supply.pending.count and self._in_flight < self._most_in_flight():
+            chunk = self._supply.next(self._in_flight)
+            if chunk is None:
+                break
+            self._submit(chunk)
         if not self._in_flight and (suspect := self._suspects.next()):
             self._alone = True
+            self._supply.begin(suspect)
             self._submit(suspect)
 
     def _most_in_flight(self) -> int:
@@ -198,13 +210,12 @@ class Run:
 
     def _submit(self, chunk: Range) -> None:
         self._in_flight += 1
-        self.executor.submit(chunk, self._sizer.budget)
+        self.executor.submit(chunk, self._supply.sizer.budget)
 
     def _take(self, reply: Reply) -> Iterable[Block]:
         if reply.block is not None:
             block = self._with_deaths(reply.block)
-            self._sizer.record(block.stop - block.start, block.busy)
-            self._pending.put_back(block.stop, reply.chunk[1])
+            self._supply.reached(reply.chunk, block.stop, block.busy)
             return (block,)
         death = reply.death or Death()
         if death.overdue:
@@ -213,7 +224,7 @@ class Run:
         else:
             verdict = self._suspects.worker_died(reply.chunk, reply.executing, alone=self._alone)
         for start, stop in verdict.again:
-            self._pending.put_back(start, stop)
+            self._supply.pending.put_back(start, stop)
         if verdict.guilty is None:
             return ()
         return (self._condemned(verdict.guilty, death),)
@@ -281,6 +292,7 @@ class Run:
             keep.maximize,
             time.time(),
             self.recalled,
+            self.weights,
         )
 
     def _tell(self, event: Event) -> None:

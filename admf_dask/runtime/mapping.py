@@ -81,7 +81,11 @@ class Outcomes(Sequence[Outcome]):
             error.partial = partial  # type: ignore[attr-defined]
             raise
         result = cls(sorted(found, key=_index), name=run.title.name, evaluator=run.evaluator, failures=failed)
-        warn_of_failures(len(result), result._failed, "result")
+        try:
+            warn_of_failures(len(result), result._failed, "result")
+        except TaskError as error:
+            error.partial = result  # type: ignore[attr-defined]
+            raise
         return result
 
     @overload

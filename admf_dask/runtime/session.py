@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from distributed import Client, Security, get_worker
 from distributed.utils import silence_logging_cmgr
 
+from admf_dask.admission import Admission
 from admf_dask.config import ParallelConfig
 from admf_dask.errors import ResourceError, SchedulerUnreachable, SessionClosed, SessionError
 from admf_dask.events import Observer
@@ -49,6 +50,7 @@ from admf_dask.runtime.shared_dict import SharedDict, Store, shared_dict
 from admf_dask.runtime.threads import inner_threads_bounded
 from admf_dask.text import format_bytes, parse_bytes
 from admf_dask.throttle import Throttle
+from admf_dask.weights import Weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -430,6 +432,7 @@ class Session:
         title: Title,
         observers: Sequence[Observer] = (),
         journal: Journal | str | os.PathLike[str] | None = None,
+        weights: Weights | None = None,
     ) -> Run:
         """A run of an evaluator over all its items, to iterate over; what the jobs of the toolkit are built on."""
         executor = self._executor()
@@ -440,7 +443,10 @@ class Session:
         throttle = None
         if self._cluster is not None:
             throttle = Throttle(self.config.max_memory_percent, executor.in_flight_limit)
-        return Run(evaluator, len(evaluator.items), executor, title, observers, as_journal(journal), throttle=throttle)
+        return Run(
+            evaluator, len(evaluator.items), executor, title, observers, as_journal(journal), throttle=throttle,
+            weights=weights, admission=None if weights is None else Admission.of(self.layout),
+        )  # fmt: skip
 
     def _map_run(
         self, evaluator: MapEvaluator, journal: Any, progress: Any, name: str | None

@@ -1,0 +1,96 @@
+"""What to hand out next: pending ranges, cut by count or by weight, held back where memory would not suffice. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from admf_dask.admission import Admission
+from admf_dask.runtime.chunks import ChunkSizer, Pending
+from admf_dask.weights import Weights
+
+Range = tuple[int, int]
+LONG_SECONDS = 0.5
+"""A chunk as long as this does not wait in line behind another: the driver has the time to send it when a slot is free."""
+
+
+@dataclass(slots=True)
+class Supply:
+    """Chunks of what is left to do. Without weights the items count alike, and memory is nobody's matter.
+
+    With weights a chunk is cut by work, so that a giant goes alone and small ones together, and begins when `Admission` lets it.
+    If the first in line may not begin because something as heavy is under way, lighter ones pass it; if only lighter ones are
+    under way, it waits for them and they are not followed, so that it does not wait for ever.
+    """
+
+    pending: Pending
+    sizer: ChunkSizer
+    weights: Weights | None = None
+    admission: Admission | None = None
+
+    @classmethod
+    def of(cls, total: int, slots: int, weights: Weights | None = None, admission: Admission | None = None) -> Self:
+        """All of `total` items."""
+        return cls(Pending.of(total), ChunkSizer(slots), weights, admission if weights is not None else None)
+
+    def next(self, in_flight: int) -> Range | None:
+        """The chunk to begin now, beside `in_flight` others; None to wait for one of those. Counts it as begun."""
+        if not self.pending.count:
+            return None
+        if self.weights is None:
+            return self.pending.take(self.sizer.size(self.pending.count))
+        start, stop = self.pending.ranges[0]
+        if in_flight >= self.sizer.slots and self._is_long(start):
+            return None
+        allowance = float("inf") if self.admission is None else self.admission.allowance
+        if self.weights.memory[start] > allowance:
+            if self.admission is not None and self.admission.waits_for_lighter(int(self.weights.memory[start])):
+                return None
+            found = self._first_within(allowance)
+            if found is None:
+                return None
+            start, stop = found
+        chunk = self.pending.take_at(start, self._cut(start, stop, allowance))
+        self.begin(chunk)
+        return chunk
+
+    def begin(self, chunk: Range) -> None:
+        """A chunk begins that `next` did not give."""
+        if self.admission is not None and self.weights is not None:
+            self.admission.begin(self.weights.memory_of(*chunk))
+
+    def end(self, chunk: Range) -> None:
+        """A chunk is over, whatever became of it."""
+        if self.admission is not None and self.weights is not None:
+            self.admission.end(self.weights.memory_of(*chunk))
+
+    def reached(self, chunk: Range, stop: int, seconds: float) -> None:
+        """A chunk was evaluated up to `stop` in `seconds`; the rest of it is pending again."""
+        start = chunk[0]
+        self.sizer.record(stop - start if self.weights is None else self.weights.work_of(start, stop), seconds)
+        self.pending.put_back(stop, chunk[1])
+
+    def _is_long(self, start: int) -> bool:
+        """Whether the next item is expected to take long; before the first is measured, the worst is."""
+        assert self.weights is not None
+        rate = self.sizer.seconds_per_item
+        return rate is None or rate * int(self.weights.work[start]) > LONG_SECONDS
+
+    def _first_within(self, allowance: float) -> Range | None:
+        """Where the first pending item is that takes at most this, up to the end of its range."""
+        assert self.weights is not None
+        for start, stop in self.pending.ranges:
+            light = np.flatnonzero(self.weights.memory[start:stop] <= allowance)
+            if len(light):
+                return start + int(light[0]), stop
+        return None
+
+    def _cut(self, start: int, stop: int, allowance: float) -> int:
+        """Items of the chunk that begins at `start`: by work, and none that is too heavy."""
+        assert self.weights is not None
+        left = sum(self.weights.work_of(*span) for span in self.pending.ranges)
+        end = self.weights.reach(start, stop, self.sizer.size(left))
+        heavy = np.flatnonzero(self.weights.memory[start:end] > allowance)
+        return (start + int(heavy[0]) if len(heavy) else end) - start

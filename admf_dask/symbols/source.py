@@ -1,0 +1,150 @@
+"""Which symbols, and where their frames come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from admf_dask.errors import DataError
+from admf_dask.identity import content_key
+from admf_dask.steps import FrameReader, find_symbols, read_symbols
+from admf_dask.steps.files import as_pattern, find_file
+from admf_dask.symbols.size import frame_bytes, memory_per_byte
+from admf_dask.weights import Weights
+
+CALL_WORK = 32 * 1024
+"""What a call costs whatever the size, in bytes of input: opening a file, a dozen columns. So for daily Parquet files."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A symbol with what is known of its input: its identity in the journal, and its place in the order."""
+
+    symbol: str
+    size: int
+    """Bytes of its file, or of its frame in memory."""
+    stamp: str
+    """Changes with the content of the input: size and time of a file, the content of a frame."""
+    turn: str = ""
+    """Something new where it is to be done again although its input is the same."""
+
+    def __repr__(self) -> str:
+        """The symbol."""
+        return self.symbol
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames in memory, for the workers. Each item knows the content of its own, so together they are nobody's identity."""
+
+    by_symbol: Mapping[str, Any]
+
+    def identity_parts(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where frames come from: a pattern of files, a mapping, or nowhere."""
+
+    pattern: str | None = None
+    mapping: Mapping[str, Any] | None = None
+    reader: FrameReader | None = None
+
+    @classmethod
+    def of(cls, data: Any, reader: Any = None) -> Source:
+        """From `data=` and `reader=`. Raises DataError or TypeError with the rule."""
+        if reader is not None and not isinstance(reader, FrameReader):
+            raise TypeError(f"reader must be a FrameReader, but is {reader!r:.80}")
+        if reader is not None and (data is None or isinstance(data, Mapping)):
+            raise DataError(
+                f"a reader reads files, but data is {'a mapping' if data is not None else 'not given'}; give a folder or a "
+                "pattern such as 'prices/{symbol}.csv'"
+            )
+        if data is None:
+            return cls()
+        if isinstance(data, Mapping):
+            return cls(mapping=data)
+        if not isinstance(data, (str, os.PathLike)):
+            raise DataError(
+                f"data must be a mapping symbol -> frame, a folder or a pattern with {{symbol}}, but is {data!r:.80}"
+            )
+        return cls(pattern=as_pattern(data), reader=reader)
+
+    @property
+    def frames(self) -> Frames | None:
+        """What the workers need in memory."""
+        return None if self.mapping is None else Frames(self.mapping)
+
+    def names(self, symbols: Any) -> list[str]:
+        """The names in a list or a file, or all that there are; each once. Raises DataError with the rule."""
+        if symbols is None:
+            return self._all()
+        if isinstance(symbols, os.PathLike) or (isinstance(symbols, str) and os.path.isfile(symbols)):
+            return list(dict.fromkeys(read_symbols(symbols)))
+        if isinstance(symbols, str):
+            raise DataError(
+                f"symbols must be a list of names or a file, but is the text {symbols!r}; write [{symbols!r}]"
+            )
+        names = list(symbols)
+        for name in names:
+            if not isinstance(name, str) or not name:
+                raise DataError(f"a symbol must be a name, but the list has {name!r:.60}")
+        return list(dict.fromkeys(names))
+
+    def _all(self) -> list[str]:
+        if self.mapping is not None:
+            return [str(name) for name in self.mapping]
+        if self.pattern is None:
+            raise DataError("symbols=None means all that data= has, but there is no data=; give a list of symbols")
+        return list(find_symbols(self.pattern))
+
+    def items(self, names: list[str], *, recorded: bool) -> list[Item]:
+        """An item for each name, the largest first. `recorded`: a journal will want to know frames by their content."""
+        return sorted((self._item(name, recorded) for name in names), key=lambda item: -item.size)
+
+    def _item(self, symbol: str, recorded: bool) -> Item:
+        if self.mapping is not None:
+            frame = self.mapping.get(symbol)
+            return Item(symbol, frame_bytes(frame), content_key(frame).hex() if recorded else "")
+        path = self.file(symbol)
+        if path is None:
+            return Item(symbol, 0, "" if self.pattern is None else "missing")
+        facts = os.stat(path)
+        return Item(symbol, facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}")
+
+    def file(self, symbol: str) -> str | None:
+        """The file of a symbol, None where there is none."""
+        if self.pattern is None:
+            return None
+        try:
+            return find_file(self.pattern, symbol)
+        except DataError:
+            return None
+
+    def weights(self, items: list[Item], *, memory: bool) -> Weights | None:
+        """What the items weigh; None without any input. `memory`: look into a file of each kind for what it becomes when read."""
+        if self.mapping is None and self.pattern is None:
+            return None
+        sizes = np.array([item.size for item in items], np.int64)
+        per_byte = self._memory_per_byte(items) if memory else np.zeros(len(items))
+        return Weights(sizes + CALL_WORK, (sizes * per_byte).astype(np.int64))
+
+    def _memory_per_byte(self, items: list[Item]) -> Any:
+        if self.mapping is not None:
+            return memory_per_byte(None)
+        known: dict[str, float] = {}
+        found = []
+        for item in items:
+            # The largest of its kind comes first.
+            path = self.file(item.symbol)
+            kind = os.path.splitext(path or "")[1]
+            if kind not in known:
+                known[kind] = memory_per_byte(path, self.reader)
+            found.append(known[kind])
+        return np.array(found)

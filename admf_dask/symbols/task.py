@@ -1,0 +1,172 @@
+"""What a worker does with one symbol: read, call, write. A written file knows what it was made of."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from admf_dask.errors import DataError, TaskError
+from admf_dask.functions import function_parts
+from admf_dask.identity import content_key
+from admf_dask.steps import FrameReader
+from admf_dask.steps.files import find_file
+from admf_dask.steps.readers import read_table
+from admf_dask.symbols.source import Frames, Item
+from admf_dask.text import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEAL = b"admf_dask"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A frame that a worker wrote."""
+
+    path: str
+    rows: int
+    bytes: int
+    rows_in: int | None = None
+    """Rows of the frame that was read; None without one."""
+    digest: str = ""
+    """Of the content of the input file: a file that was only touched is known by it."""
+    found: bool = False
+    """The file was there already, made of the same by a run that ended before it could note it."""
+
+    def read(self) -> pd.DataFrame:
+        """Read it."""
+        import pandas as pd
+
+        frame: pd.DataFrame = pd.read_parquet(self.path)
+        return frame
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file still is as it was written, by its size."""
+        try:
+            return os.path.getsize(self.path) == self.bytes
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A function over symbols."""
+
+    function: Callable[..., Any]
+    options: dict[str, Any]
+    pattern: str | None
+    mapped: bool
+    reader: FrameReader | None
+    out: str | None
+    key: str = ""
+    """With `out`: what all its files have in common, to be written into them."""
+
+    def identity_parts(self) -> Mapping[str, Any]:
+        """What its results depend on, for the journal."""
+        return {
+            "the function": self.function,
+            **{f"option {name!r}": value for name, value in self.options.items()},
+            "where the data is": (self.pattern, self.mapped),
+            "the reader": self.reader,
+            "the output folder": self.out,
+        }
+
+    def own_key(self) -> str:
+        """A digest of function, options and reader; nothing where their content cannot be told."""
+        try:
+            return content_key(function_parts(self)).hex()
+        except TypeError:
+            return ""
+
+    def __call__(self, item: Item, frames: Frames | None = None) -> Any:
+        """The result, or what was written of it."""
+        if self.out is not None and (found := self._found(item)) is not None:
+            return found
+        path = None if self.pattern is None else find_file(self.pattern, item.symbol)
+        given = self._given(item.symbol, path, frames)
+        # Before the call, which may change what it was given.
+        rows_in = len(given[0]) if given and hasattr(given[0], "__len__") else None
+        value = self.function(item.symbol, *given, **self.options)
+        if self.out is None:
+            return value
+        del given
+        return self._write(item, value, rows_in, "" if path is None else digest_of(path))
+
+    def _given(self, symbol: str, path: str | None, frames: Frames | None) -> tuple[Any, ...]:
+        if self.mapped:
+            mapping: Mapping[str, Any] = {} if frames is None else frames.by_symbol
+            if symbol not in mapping:
+                raise DataError(f"data has no {symbol!r}{did_you_mean(symbol, map(str, mapping))}")
+            return (mapping[symbol],)
+        if path is None:
+            return ()
+        return (read_table(path) if self.reader is None else self.reader.read(path),)
+
+    def _path(self, symbol: str) -> str:
+        return os.path.join(str(self.out), f"{symbol}.parquet")
+
+    def _found(self, item: Item) -> Written | None:
+        """What an interrupted run wrote of this and could not note any more. A look of 0.3 ms where there is a file."""
+        path = self._path(item.symbol)
+        if not self.key or not os.path.isfile(path):
+            return None
+        import pyarrow.parquet as pq
+
+        try:
+            facts = pq.read_metadata(path)
+            seal = json.loads((facts.metadata or {}).get(_SEAL, b"{}"))
+        except (OSError, ValueError):
+            return None
+        if seal.get("made of") != self._made_of(item):
+            return None
+        return Written(path, facts.num_rows, os.path.getsize(path), seal["rows in"], seal["digest"], found=True)
+
+    def _made_of(self, item: Item) -> list[str]:
+        return [self.key, item.stamp, item.turn]
+
+    def _write(self, item: Item, value: Any, rows_in: int | None, digest: str) -> Written:
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        symbol = item.symbol
+        if isinstance(value, pd.Series):
+            value = value.to_frame()
+        if not isinstance(value, pd.DataFrame):
+            raise TaskError(
+                f"with out= the function must return a DataFrame, but for {symbol} it returned {type(value).__name__}"
+            )
+        table = pa.Table.from_pandas(value)
+        seal = json.dumps({"made of": self._made_of(item), "rows in": rows_in, "digest": digest})
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _SEAL: seal})
+        path = self._path(symbol)
+        temporary = os.path.join(str(self.out), f".{symbol}.{os.getpid()}.partial")
+        try:
+            pq.write_table(table, temporary)
+            size = os.path.getsize(temporary)
+            os.replace(temporary, path)
+        except OSError as error:
+            words = f"{symbol}.parquet cannot be written in {self.out}: {error.strerror or error}"
+            raise DataError(f"{words}; make room there, or give another out=") from error
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        return Written(path, len(value), size, rows_in, digest)
+
+
+def digest_of(path: str) -> str:
+    """The content of a file, as hexadecimal digits. About 1 s a gigabyte."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def pair(item: Item, *, task: Task, frames: Frames | None) -> tuple[str, Any]:
+    """A symbol with its result, for a bag."""
+    return item.symbol, task(item) if frames is None else task(item, frames)

@@ -1,0 +1,193 @@
+"""Weights, admission and supply decide from numbers alone: simulated workers with a virtual clock, no cluster."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from admf_dask import Layout
+from admf_dask.admission import BARE_PROCESS, Admission
+from admf_dask.runtime.supply import LONG_SECONDS, Supply
+from admf_dask.weights import Weights
+
+GIB = 2**30
+OVERHEAD = 0.005
+
+
+def weights(work: list[int], memory: list[int] | None = None) -> Weights:
+    return Weights(np.array(work, np.int64), np.array(memory or [0] * len(work), np.int64))
+
+
+class Machine:
+    """Slots in processes that take what the supply hands out; which process takes a chunk is the worst choice there is."""
+
+    def __init__(self, supply: Supply, seconds: list[float], slots: int) -> None:
+        self.supply, self.seconds, self.slots = supply, seconds, slots
+        self.clock = 0.0
+        self.flying: list[tuple[float, tuple[int, int], int, float]] = []
+        self.free = [0.0] * slots
+        self.done: list[int] = []
+        self.chunks: list[tuple[int, int]] = []
+        self.seen: list[list[tuple[int, int]]] = []
+        """What was in flight together, each time that something began."""
+
+    def run(self) -> float:
+        while True:
+            while len(self.flying) < 2 * self.slots and (chunk := self.supply.next(len(self.flying))) is not None:
+                self._begin(chunk)
+            if not self.flying:
+                assert not self.supply.pending.count, "nothing is under way and nothing begins: stuck"
+                return self.clock
+            self._end()
+
+    def _begin(self, chunk: tuple[int, int]) -> None:
+        start, stop = chunk
+        spent, reached = 0.0, start
+        while reached < stop and spent <= self.supply.sizer.budget:
+            spent += self.seconds[reached]
+            reached += 1
+        at = max(heapq.heappop(self.free), self.clock) + spent + OVERHEAD
+        heapq.heappush(self.free, at)
+        heapq.heappush(self.flying, (at, chunk, reached, spent))
+        self.chunks.append(chunk)
+        self.seen.append([flying[1] for flying in self.flying])
+
+    def _end(self) -> None:
+        self.clock, chunk, reached, spent = heapq.heappop(self.flying)
+        self.supply.end(chunk)
+        self.supply.reached(chunk, reached, spent)
+        self.done += range(chunk[0], reached)
+
+
+def skewed(count: int = 500) -> list[int]:
+    """Sizes of files, a hundredfold apart, the largest first."""
+    sizes = np.random.default_rng(3).lognormal(0, 1.1, count)
+    return sorted((np.clip(sizes, 0.1, 10) * 100_000).astype(int).tolist(), reverse=True)
+
+
+# Weights
+
+
+def test_weights_add_up_and_reach() -> None:
+    w = weights([50, 30, 10, 5, 5], [9, 1, 4, 2, 2])
+    assert [w.work_of(0, 5), w.work_of(1, 3), w.memory_of(1, 5), w.memory_of(2, 2)] == [100, 40, 4, 0]
+    assert [w.reach(0, 5, 1), w.reach(0, 5, 79), w.reach(0, 5, 80), w.reach(2, 4, 1_000)] == [1, 1, 2, 4]
+    part = w.at(np.array([4, 1]))
+    assert (part.work_of(0, 2), part.memory_of(0, 2)) == (35, 2)
+    for wrong in ([0, 1], [3]):
+        with pytest.raises(ValueError, match="at least 1"):
+            weights(wrong, [1, 1])
+
+
+# Admission
+
+
+def test_only_threads_that_share_a_limited_process_need_admission() -> None:
+    assert Admission.of(Layout("process", 4, 1, GIB)) is None
+    assert Admission.of(Layout("hybrid", 2, 2, 0)) is None
+    hybrid, thread = Admission.of(Layout("hybrid", 2, 3, GIB)), Admission.of(Layout("thread", 1, 2, GIB))
+    assert hybrid is not None
+    assert thread is not None
+    assert (hybrid.threads, thread.threads) == (3, 2)
+    assert hybrid.room == pytest.approx(thread.room - BARE_PROCESS) == pytest.approx(0.85 * GIB - BARE_PROCESS, abs=2)
+
+
+def test_two_that_do_not_fit_together_do_not_meet() -> None:
+    admission = Admission(threads=2, room=100)
+    assert admission.allowance == float("inf"), "the first is let in whatever it takes"
+    admission.begin(70)
+    assert admission.allowance == 30
+    admission.begin(20)
+    assert admission.allowance == 30, "with two threads a third never runs beside those two"
+    admission.end(70)
+    assert admission.allowance == 80
+    assert admission.waits_for_lighter(90)
+    assert not admission.waits_for_lighter(20)
+    admission.end(20)
+    admission.begin(150)
+    assert admission.allowance < 0, "what does not fit at all runs with nothing else under way"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 130), min_size=1, max_size=40),
+    st.integers(2, 4),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_whatever_meets_fits_and_everything_is_done_once(
+    memory: list[int], threads: int, processes: int, largest_first: bool
+) -> None:
+    memory = sorted(memory, reverse=True) if largest_first else memory
+    supply = Supply.of(len(memory), threads * processes, weights(memory, memory), Admission(threads=threads, room=100))
+    machine = Machine(supply, [size / 100 for size in memory], threads * processes)
+    machine.run()
+    assert sorted(machine.done) == list(range(len(memory)))
+    for together in machine.seen:
+        heaviest = sorted((max(memory[start:stop]) for start, stop in together), reverse=True)[:threads]
+        assert len(together) == 1 or sum(heaviest) <= 100, "they could have met in one process"
+    assert supply.admission is not None
+    assert supply.admission.under_way == []
+
+
+def test_small_ones_go_beside_a_giant_and_the_next_giant_is_not_overtaken_for_ever() -> None:
+    memory = [60, 55, 50, *[15] * 200]
+    supply = Supply.of(len(memory), 2, weights([m * 1000 for m in memory], memory), Admission(threads=2, room=65))
+    machine = Machine(supply, [m / 60 for m in memory], 2)
+    machine.run()
+    giants = [next(n for n, (start, stop) in enumerate(machine.chunks) if start <= g < stop) for g in range(3)]
+    assert giants == sorted(giants)
+    assert giants[2] < 40, "the third giant waited for the small ones to be over"
+
+
+# Chunks by weight
+
+
+def test_a_giant_goes_alone_and_small_ones_together() -> None:
+    sizes = [4_000_000, 3_000_000, *[20_000] * 100]
+    supply = Supply.of(len(sizes), 2, weights(sizes))
+    first = supply.next(0)
+    assert first == (0, 1)
+    supply.reached(first, 1, 4.0)
+    assert supply.next(1) == (1, 2)
+    chunk = supply.next(0)
+    assert chunk is not None
+    assert 5 <= chunk[1] - chunk[0] <= 20, "a fifth of a second of small ones"
+
+
+def test_what_takes_long_waits_for_a_free_slot_instead_of_in_line_behind_another() -> None:
+    sizes = [1_000_000] * 4 + [10_000] * 100
+    supply = Supply.of(len(sizes), 2, weights(sizes))
+    assert supply.next(0) is not None
+    assert supply.next(1) is not None
+    assert supply.next(2) is None, "nobody knows yet how long they take"
+    supply.reached((0, 1), 1, 2 * LONG_SECONDS)
+    assert supply.next(2) is None
+    assert supply.next(1) is not None
+
+
+@pytest.mark.parametrize("slots", [2, 4, 8])
+def test_skewed_sizes_reach_95_percent_of_ideal(slots: int) -> None:
+    sizes = skewed()
+    seconds = [0.01 + 0.9e-6 * size for size in sizes]
+    supply = Supply.of(len(sizes), slots, weights([size + 32_768 for size in sizes]))
+    clock = Machine(supply, seconds, slots).run()
+    assert sum(seconds) / slots / clock > 0.95
+
+
+def test_what_is_thrown_back_is_handed_out_again_wherever_it_was() -> None:
+    supply = Supply.of(10, 2, weights([10] * 10, [1] * 10), Admission(threads=2, room=10))
+    supply.sizer.record(10, 0.01)
+    first = supply.next(0)
+    assert first is not None
+    supply.end(first)
+    supply.pending.put_back(*first)
+    assert supply.pending.count == 10
+    assert supply.pending.take_at(5, 2) == (5, 7)
+    assert list(supply.pending.ranges) == [(0, 5), (7, 10)] or supply.pending.count == 8
+    with pytest.raises(IndexError, match="6 is not pending"):
+        supply.pending.take_at(6, 1)
