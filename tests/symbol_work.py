@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from admf_dask import ParallelDataProcessor
@@ -25,6 +27,45 @@ def features(symbol: str, frame: pd.DataFrame, *, window: int = 3) -> pd.DataFra
 def slow_features(symbol: str, frame: pd.DataFrame) -> pd.DataFrame:
     time.sleep(0.01)
     return features(symbol, frame)
+
+
+def slow_row(symbol: str) -> pd.DataFrame:
+    time.sleep(0.004)
+    return prices(1)
+
+
+def ends_its_worker_once(symbol: str, frame: pd.DataFrame, *, folder: str) -> pd.DataFrame:
+    """S010 kills its process, by a signal that nobody can handle, the first time."""
+    path = os.path.join(folder, "killed")
+    if symbol == "S010" and not os.path.exists(path):
+        open(path, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return features(symbol, frame)
+
+
+def meets(symbol: str, frame: pd.DataFrame, *, folder: str) -> int:
+    """How many giants are at work in this process while this one is; a giant's name begins with G."""
+    if not symbol.startswith("G"):
+        return 0
+    mine = os.path.join(folder, f"{os.getpid()}-{symbol}")
+    open(mine, "w").close()
+    time.sleep(0.1)
+    here = len([name for name in os.listdir(folder) if name.startswith(f"{os.getpid()}-")])
+    os.unlink(mine)
+    return here
+
+
+def large(symbol: str) -> pd.DataFrame:
+    """8 MB that do not compress."""
+    return pd.DataFrame({"value": np.random.default_rng(len(symbol)).random(1_000_000)})
+
+
+def last_mean(pair: tuple[str, pd.DataFrame]) -> tuple[str, float]:
+    return pair[0], float(pair[1]["mean"].iloc[-1] + pair[1]["close"].iloc[0])
+
+
+def second(pair: tuple[str, float]) -> float:
+    return pair[1]
 
 
 def length(symbol: str) -> int:

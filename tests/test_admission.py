@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from admf_dask import Layout
 from admf_dask.admission import BARE_PROCESS, Admission
+from admf_dask.events import BlockFinished, BlockRecalled, RunStarted
+from admf_dask.outcomes import Block, FailedItem, Failure
+from admf_dask.progress.state import ProgressState
 from admf_dask.runtime.supply import LONG_SECONDS, Supply
 from admf_dask.weights import Weights
 
@@ -191,3 +194,38 @@ def test_what_is_thrown_back_is_handed_out_again_wherever_it_was() -> None:
     assert list(supply.pending.ranges) == [(0, 5), (7, 10)] or supply.pending.count == 8
     with pytest.raises(IndexError, match="6 is not pending"):
         supply.pending.take_at(6, 1)
+
+
+# The time left
+
+
+def test_the_time_left_weighs_what_is_left_by_size() -> None:
+    sizes = [80, 10, 5, 5]
+    state = ProgressState()
+    state.take(RunStarted("f" * 32, "process", "x", 4, 1, None, True, 100.0, weights=weights(sizes)))
+    assert state.seconds_left is None
+    state.take(BlockFinished("f" * 32, block(0), 108.0))
+    assert state.seconds_left == pytest.approx(2.0), "a quarter of the symbols, four fifths of the work"
+    assert "1/4 (25 %)" in state.words()
+    assert "2.0 s left" in state.words()
+    state.take(BlockFinished("f" * 32, block(1, failed=True), 109.0))
+    assert state.seconds_left == pytest.approx(1.0)
+
+
+def test_what_the_journal_had_is_neither_left_nor_a_measure_of_speed() -> None:
+    state = ProgressState()
+    state.take(
+        RunStarted("f" * 32, "process", "x", 4, 1, None, True, 100.0, recalled=1, weights=weights([80, 10, 5, 5]))
+    )
+    state.take(BlockRecalled("f" * 32, block(0), 100.0))
+    state.take(BlockFinished("f" * 32, block(1), 101.0))
+    assert state.seconds_left == pytest.approx(1.0)
+
+
+def block(index: int, *, failed: bool = False) -> Block:
+    failure = FailedItem(index, 0.0, Failure("error", "ValueError", "no", ""))
+    return Block(
+        start=index, stop=index + 1, indices=np.array([] if failed else [index], np.int64), columns=None, payload=None,
+        seconds=np.empty(0, np.float32), failures=(failure,) if failed else (), evaluated=1, rejected=0, busy=1.0, worker="",
+        failed=int(failed),
+    )  # fmt: skip

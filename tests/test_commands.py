@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pytest
@@ -357,9 +357,55 @@ def test_symbols_are_processed_from_a_shell_and_failures_are_in_a_table(
     assert pd.read_parquet(out / "AAA.parquet")["mean"].tolist()[1:] == [1.5, 2.5]
     assert main([*command, *settings]) == 1
     printed = capsys.readouterr()
-    assert "2 symbols, 6 rows" in printed.out
+    assert re.search(
+        r"2 symbols \(2 skipped as unchanged\), 1 failed; 6 rows \(.*\) in, 6 rows \(.*\) out, in .*; .* s?",
+        printed.out,
+    )
     assert "1 failed (first: BAD: ValueError: no volume)" in printed.err
     assert "symbol_work.py" in pd.read_csv(out / "failures.csv").loc[0, "traceback"]
+    assert main([*command, *settings, "--symbols", "BAD"]) == 1
+    assert "1 failed (first: BAD: ValueError: no volume); all with their tracebacks in" in capsys.readouterr().err
+    assert main([*command, *settings, "--quiet", "--symbols", "AAA"]) == 0
+    assert not (out / "failures.csv").exists(), "the failures of an earlier run"
+    assert main([*command, *settings, "--symbols", "names.txt"]) == 2
+    assert "--symbols names.txt does not exist; give a file" in capsys.readouterr().err
+    assert main([*command[:-1], str(data / "AAA.parquet"), *settings]) == 2
+    assert "cannot be written to: File exists; give another out=" in capsys.readouterr().err
+
+
+@pytest.mark.cluster
+def test_from_cron_the_log_is_sparse_and_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
+    """No terminal, whole lines; interrupted it exits 130, and the same command goes on."""
+    (tmp_path / "names.txt").write_text("\n".join(f"S{n:04d}" for n in range(600)))
+    out, here = tmp_path / "out", Path(__file__).parent
+    command = [sys.executable, "-W", "error", "-m", "admf_dask", "process", "--symbols", "names.txt", "--out", str(out)]
+    command += ["--function", "symbol_work:slow_row", "--workers", "2", "--dashboard", "none"]
+    environment = ENVIRONMENT | {
+        "TMPDIR": str(tmp_path),
+        "PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{here}",
+    }
+    pipes: dict[str, Any] = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "stdin": subprocess.DEVNULL,
+        "text": True,
+    }
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as driver:
+        while len(list(out.glob("S*.parquet"))) < 20:
+            assert driver.poll() is None
+        driver.send_signal(signal.SIGINT)
+        _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130, said
+    assert re.search(r"^interrupted: \d+ symbols are done; what was written is in .* goes on$", said, re.MULTILINE)
+    assert "Traceback" not in said
+    assert "\r" not in said
+    assert "\x1b" not in said
+    done = subprocess.run(command, cwd=tmp_path, env=environment, timeout=120, **{**pipes, "stdin": subprocess.DEVNULL})
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"600 symbols \(\d+ skipped as unchanged\); 600 rows", done.stdout)
+    assert len(done.stderr.splitlines()) <= 12, "at most a line a tenth"
+    quiet = subprocess.run([*command, "--quiet"], cwd=tmp_path, env=environment, timeout=120, **pipes)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pandas as pd
 import pytest
 import symbol_work as work
 
-from admf_dask import DataError, ParallelDataProcessor, Session, TaskError
+from admf_dask import DataError, Journal, JournalError, ParallelDataProcessor, Session, TaskError
+from admf_dask.admission import Admission
+from admf_dask.events import BlockFinished
 from admf_dask.runtime import FailedItemsWarning
+from admf_dask.symbols import size
 
 HERE = Path(__file__).parent
 
@@ -105,8 +109,142 @@ def test_workers_write_whole_files_and_only_what_changed_is_done_again(
     assert calls(marks) == {"AAA": 2, "BBB": 1, "CCC": 2, "DDD": 1, "EEE": 1}
     run(window=5)
     assert set(calls(marks).values()) == {2, 3}
-    run(window=5, force=True)
+    assert run(window=5, force=True).skipped == []
     assert set(calls(marks).values()) == {3, 4}
+    assert run(window=5).skipped == list(results), "and after force= all is as recorded again"
+    assert set(calls(marks).values()) == {3, 4}
+
+
+def test_what_counts_is_content_not_time(inline_session: Session, folder: Path, marks: Path, tmp_path: Path) -> None:
+    def run() -> Any:
+        return ParallelDataProcessor(session=inline_session).process_symbols(
+            None, work.features, data=folder, out=tmp_path / "out", progress=False
+        )
+
+    run()
+    os.utime(folder / "AAA.parquet")
+    again = run()
+    assert again.skipped == ["AAA", "BBB", "CCC", "DDD", "EEE"]
+    assert repr(again) == "<SymbolResults: 5 ok (5 of them skipped), 0 failed>"
+    assert again.written["skipped"].all()
+    assert again.written.loc["BBB", ["rows", "rows_in", "bytes_in"]].tolist() == [
+        55, 55, (folder / "BBB.parquet").stat().st_size,
+    ]  # fmt: skip
+    text = (folder / "EEE.csv").read_text()
+    (folder / "EEE.csv").write_text(text.replace("6.0", "7.0"))
+    assert run().skipped == ["AAA", "BBB", "CCC", "DDD"], "the same size, and another content"
+    (tmp_path / "out" / "BBB.parquet").write_bytes(b"half")
+    assert run().skipped == ["AAA", "CCC", "DDD", "EEE"], "a result that is not what was written"
+    assert set(calls(marks).values()) == {1, 2}
+
+
+def test_frames_in_memory_are_known_by_their_content(inline_session: Session, marks: Path, tmp_path: Path) -> None:
+    def run(data: Any) -> list[str]:
+        results = ParallelDataProcessor(session=inline_session).process_symbols(
+            None, work.features, data=data, out=tmp_path / "out", progress=False
+        )
+        return list(results.skipped)
+
+    assert run({"A": work.prices(3), "B": work.prices(4)}) == []
+    assert run({"A": work.prices(3), "B": work.prices(4) + 1, "C": work.prices(2)}) == ["A"], "B is of the same size"
+    assert run({"A": work.prices(3), "B": work.prices(4) + 1, "C": work.prices(2)}) == ["A", "B", "C"]
+    assert calls(marks) == {"A": 1, "B": 2, "C": 1}
+
+
+@pytest.mark.cluster
+def test_two_giants_do_not_meet_in_a_process_where_they_do_not_fit(
+    hybrid_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _giants_keep_apart(hybrid_session, tmp_path, monkeypatch)
+
+
+def test_two_giants_do_not_meet_in_this_process_either(
+    thread_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _giants_keep_apart(thread_session, tmp_path, monkeypatch)
+
+
+def _giants_keep_apart(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {f"G{n}": work.prices(200_000) for n in range(6)} | {f"S{n:02d}": work.prices(20) for n in range(40)}
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    processor = ParallelDataProcessor(session=session)
+    free = processor.process_symbols(None, work.meets, data=data, progress=False, folder=str(tmp_path / "1"))
+    assert max(free.values()) > 1, "they do meet where there is room"
+    giant = 3 * data["G0"].memory_usage().sum()
+    monkeypatch.setattr(Admission, "of", lambda layout: Admission(layout.threads_per_process, int(1.5 * giant)))
+    apart = processor.process_symbols(None, work.meets, data=data, progress=False, folder=str(tmp_path / "2"))
+    assert max(apart.values()) == 1
+    assert len(apart) == 46
+
+
+def test_a_look_at_a_file_tells_what_it_becomes(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"close": range(50_000), "volume": [1.5] * 50_000})
+    for name, read in (("a.parquet", pd.read_parquet), ("a.csv", pd.read_csv), ("a.csv.gz", pd.read_csv)):
+        path = str(tmp_path / name)
+        frame.to_parquet(path) if "csv" not in name else frame.to_csv(path, index=False)
+        real = read(path).memory_usage(deep=True).sum()  # type: ignore[operator]
+        assert size.memory_per_byte(path) * os.path.getsize(path) == pytest.approx(size.COPIES * real, rel=0.4)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
+    assert size.memory_per_byte(str(tmp_path / "b.parquet")) == size.COPIES * size.UNKNOWN
+
+
+def test_results_never_pass_through_this_process(process_session: Session, tmp_path: Path) -> None:
+    blocks: list[int] = []
+
+    class Spy:
+        def on_event(self, event: Any) -> None:
+            if isinstance(event, BlockFinished):
+                blocks.append(len(event.block.payload or b""))
+
+    results = ParallelDataProcessor(session=process_session).process_symbols(
+        [f"S{n}" for n in range(8)], work.large, out=tmp_path / "out", progress=Spy()
+    )
+    assert results.written["bytes"].sum() > 50_000_000
+    assert sum(blocks) < 20_000
+
+
+def test_results_go_on_in_a_dask_graph_of_the_users(process_session: Session, folder: Path, tmp_path: Path) -> None:
+    import dask
+
+    results = ParallelDataProcessor(session=process_session).process_symbols(
+        None, [(work.features, {"window": 2}), work.double], data=folder, out=tmp_path / "out", progress=False
+    )
+    client = process_session.client
+    rows = client.compute(results.to_dask().groupby("symbol")["close"].sum(), sync=True)
+    assert rows["AAA"] == 20.0
+    ranked = results.to_bag().map(work.last_mean).topk(2, key=work.second)
+    assert client.compute(ranked, sync=True) == [("DDD", 153.5), ("CCC", 103.5)]
+    lengths = [dask.delayed(len)(dask.delayed(results.__getitem__)(symbol)) for symbol in results]
+    assert dask.delayed(sum)(lengths).compute(scheduler="sync") == 327
+
+
+def test_a_full_disk_is_a_named_failure_and_nothing_half_stays(tmp_path: Path) -> None:
+    """In a process of its own: a limit on the size of files holds for all that it writes."""
+    code = f"""
+    import resource, signal, sys, warnings
+    sys.path.insert(0, {str(HERE)!r})
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    import symbol_work as work
+    from admf_dask import ParallelConfig, ParallelDataProcessor, Session
+    import pandas as pd, numpy as np
+    data = {{"BIG": pd.DataFrame({{"close": np.random.default_rng(0).random(200_000)}}), "A": work.prices(3)}}
+    with Session(ParallelConfig(enabled=False)) as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        results = ParallelDataProcessor(session=session).process_symbols(
+            None, work.features, data=data, out={str(tmp_path / "out")!r}, progress=False
+        )
+    print(list(results), results.failures["message"].tolist())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("['A'] ['BIG.parquet cannot be written in ")
+    assert "make room there, or give another out=" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".journal", "A.parquet"]
 
 
 def test_all_of_it_is_a_bag_or_a_dask_frame(thread_session: Session, folder: Path, tmp_path: Path) -> None:
@@ -137,16 +275,39 @@ def test_killed_half_way_and_started_again_nothing_is_done_twice_and_no_file_is_
         driver.send_signal(signal.SIGKILL)
     for path in out.glob("S*.parquet"):
         assert len(pd.read_parquet(path)) == len(pd.read_parquet(data / path.name)), "a half-written file"
-    from admf_dask import Journal
-
-    recorded = {item.symbol for item in Journal(out / ".journal").frame["item"]}
+    done = {path.stem for path in out.glob("S*.parquet")}
+    (out / f".S149.{driver.pid}.partial").write_bytes(b"PAR1 half")
     before = calls(marks)
     results = ParallelDataProcessor(session=inline_session).process_symbols(
         None, work.slow_features, data=data, out=out, progress=False
     )
     assert list(results) == names
-    assert {name for name, count in calls(marks).items() if count > before.get(name, 0)}.isdisjoint(recorded)
-    assert set(calls(marks)) == set(names)
+    assert set(results.skipped) == done, "noted in the journal or not, what was written is done"
+    assert {name for name, count in calls(marks).items() if count > before.get(name, 0)} == set(names) - done
+    assert sorted(path.name for path in out.iterdir()) == [".journal", *(f"{name}.parquet" for name in names)]
+    assert ParallelDataProcessor(session=inline_session).process_symbols(
+        None, work.slow_features, data=data, out=out, progress=False
+    ).skipped == names  # fmt: skip
+
+
+@pytest.mark.cluster
+def test_a_worker_killed_half_way_loses_nothing_and_does_nothing_finished_again(
+    process_session: Session, tmp_path: Path
+) -> None:
+    data, out, folder = tmp_path / "prices", tmp_path / "out", tmp_path / "folder"
+    data.mkdir()
+    folder.mkdir()
+    names = [f"S{number:03d}" for number in range(40)]
+    for number, name in enumerate(names):
+        work.prices(400 - number).to_parquet(data / f"{name}.parquet")
+    results = ParallelDataProcessor(session=process_session).process_symbols(
+        None, work.ends_its_worker_once, data=data, out=out, progress=False, folder=str(folder)
+    )
+    assert (folder / "killed").exists()
+    assert list(results) == names
+    assert results.failures.empty
+    assert {name: len(frame) for name, frame in results.items()} == {n: 400 - i for i, n in enumerate(names)}
+    assert sorted(path.name for path in out.iterdir()) == [".journal", *(f"{name}.parquet" for name in names)]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +328,8 @@ def test_what_concerns_all_is_refused_before_the_start(inline_session: Session, 
         (None, {}, "there is no data="),
         (["AAA"], {"data": tmp_path / "none"}, "does not exist"),
         (["AAA"], {"data": 5}, "data must be a mapping"),
+        (["AAA"], {"out": HERE / "conftest.py"}, "cannot be written to: File exists; give another out="),
+        (["AAA"], {"out": "/proc/none"}, "cannot be written to"),
     ]
     for symbols, options, words in cases:
         with pytest.raises(DataError, match=words):
@@ -176,5 +339,9 @@ def test_what_concerns_all_is_refused_before_the_start(inline_session: Session, 
         processor.process_symbols(tmp_path / "wrong.csv", work.length)
     with pytest.raises(TypeError, match="a function or a list of functions"):
         processor.process_symbols(["A"], [])
+    with pytest.raises(JournalError, match="a folder holds one set of results"):
+        processor.process_symbols(
+            ["A"], work.length, out=tmp_path / "out", journal=Journal(tmp_path / "j", changed="keep")
+        )
     with pytest.raises(TaskError, match="must return a DataFrame"):
         processor.process_symbols(["A"], work.length, out=tmp_path / "out", progress=False)

@@ -16,8 +16,8 @@ from admf_dask.steps.files import as_pattern, find_file
 from admf_dask.symbols.size import frame_bytes, memory_per_byte
 from admf_dask.weights import Weights
 
-CALL_WORK = 32 * 1024
-"""What a call costs whatever the size, in bytes of input: opening a file, a dozen columns. So for daily Parquet files."""
+CALL_WORK = 256 * 1024
+"""What a symbol costs whatever its size, in bytes of Parquet: 15 ms against 50 ms a megabyte, for twenty columns of features."""
 
 
 @dataclass(frozen=True)
