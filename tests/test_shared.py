@@ -41,6 +41,12 @@ def store() -> Iterator[SharedStore]:
     store.close()
 
 
+def _with_attributes() -> pd.DataFrame:
+    frame = pd.DataFrame({"close": [1.0, 2.0]})
+    frame.attrs["source"] = {"name": "a file"}
+    return frame
+
+
 def odd_things() -> dict[str, Any]:
     n = 50
     frame = pd.DataFrame(
@@ -74,6 +80,16 @@ def odd_things() -> dict[str, Any]:
         "fortran order": np.asfortranarray(np.arange(4000.0).reshape(1000, 4)),
         "records": np.zeros(100, dtype=[("a", "f8"), ("b", "i4")]),
         "one number": np.array(3.5),
+        "times": frame["naive"].to_numpy(),
+        "table of times": np.arange(1000).reshape(100, 10).astype("M8[s]")[:, ::2],
+        "records with times": np.zeros(100, dtype=[("t", "M8[ns]"), ("p", "f8")])[::2],
+        "recarray": np.rec.array(np.zeros(100, dtype=[("a", "f8"), ("b", "i4")])),
+        "repeated texts": pd.DataFrame({c: pd.Series(["IBM", "X"] * 25, dtype=object) for c in "ab"}),
+        "texts and nothing": pd.Series([None, float("nan"), "a", "a", pd.NA] * 10, dtype=object),
+        "numbers as objects": pd.Series([0.0, -0.0, 1, True, "a"] * 10, dtype=object),
+        "columns that are no texts": pd.DataFrame(np.ones((3, 3)), columns=[1, ("a", 2), pd.Timestamp("2001")]),
+        "columns of one name": pd.DataFrame(np.ones((3, 2)), columns=["a", "a"]),
+        "attributes": _with_attributes(),
         "mapping": {"AAPL": frame[["small"]], "IBM": frame[["time"]]},
     }
 
@@ -85,9 +101,12 @@ def assert_same(left: Any, right: Any) -> None:
         for name in left:
             assert_same(left[name], right[name])
     elif isinstance(left, pd.DataFrame):
-        pd.testing.assert_frame_equal(left, right, check_freq=True)
+        pd.testing.assert_frame_equal(left, right, check_freq=True, check_exact=True)
+        assert left.attrs == right.attrs
     elif isinstance(left, pd.Series):
-        pd.testing.assert_series_equal(left, right, check_freq=True)
+        pd.testing.assert_series_equal(left, right, check_freq=True, check_exact=True)
+        if left.dtype == object:
+            assert [(type(one), repr(one)) for one in left] == [(type(one), repr(one)) for one in right]
     else:
         assert left.dtype == right.dtype
         np.testing.assert_array_equal(left, right)
@@ -102,13 +121,60 @@ def test_what_comes_out_is_what_went_in(store: SharedStore, kind: str) -> None:
     assert len(pickle.dumps(handle)) < 1000
 
 
-@pytest.mark.parametrize("kind", ["array", "column of a table", "fortran order", "every second row"])
+def prices_with_all_kinds(rows: int = 100_000) -> pd.DataFrame:
+    times = pd.date_range("2001", periods=rows, freq="min", tz="UTC")
+    symbols = pd.MultiIndex.from_product([["A", "B"], times[: rows // 2]], names=["symbol", "time"])
+    return pd.DataFrame(
+        {
+            "close": np.arange(rows, dtype="float32"),
+            "when": times.tz_convert("America/New_York"),
+            "held": pd.to_timedelta(np.arange(rows), unit="s"),
+            "count": pd.array(np.arange(rows), dtype="Int64"),
+            "words": pd.array(["a", "b"] * (rows // 2), dtype="string[pyarrow]"),
+            "venue": pd.Categorical(["X", "Y"] * (rows // 2)),
+        },
+        index=symbols,
+    )
+
+
+@pytest.mark.parametrize("index", ["time", "symbols"])
+def test_two_maps_of_a_table_cost_no_private_memory(store: SharedStore, index: str) -> None:
+    table = prices_with_all_kinds()
+    table = table if index == "symbols" else table.set_index(pd.DatetimeIndex(table["when"], name="time"))
+    handle = store.share(table)
+    assert len(parcel.Parcel.of(table).head) < 20_000  # nothing that has a length of rows is inside
+    first, second = parcel.load(handle.path), parcel.load(handle.path)
+    for value in (first, second):
+        pd.testing.assert_frame_equal(value, table, check_exact=True)
+        times = value.index.levels[1] if index == "symbols" else value.index
+        columns = [value["close"].array, value["when"].array, value["held"].array, times.array]
+        for array in [np.asarray(columns[0]), *(column.view("i8") for column in columns[1:])]:
+            assert not array.flags.writeable
+            assert isinstance(owner(array), memoryview)  # of the file, not an array of this process
+
+
+def owner(array: Any) -> Any:
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
+
+
+def test_texts_that_repeat_are_one_object_each(store: SharedStore) -> None:
+    texts = pd.Series([f"S{i % 7}" for i in range(1000)], dtype=object)
+    value = store.share(texts).value
+    assert len({id(one) for one in value}) == 7
+    assert len({id(one) for one in texts}) == 1000
+
+
+@pytest.mark.parametrize(
+    "kind", ["array", "column of a table", "fortran order", "every second row", "times", "recarray", "records"]
+)
 def test_nothing_that_comes_out_can_be_written(store: SharedStore, kind: str) -> None:
     value = store.share(odd_things()[kind]).value
     array = value if isinstance(value, np.ndarray) else value.iloc[:, 0].to_numpy(copy=False)
     assert not array.flags.writeable
     with pytest.raises(ValueError, match="read-only"):
-        array[0] = 1
+        array[0] = array[1]
 
 
 def test_the_same_content_is_there_once_and_other_content_beside_it(store: SharedStore) -> None:

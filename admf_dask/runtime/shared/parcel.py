@@ -3,7 +3,8 @@
 Pickle's protocol 5 hands out the memory of every array, index, mask and Arrow buffer instead of copying it, and puts a value
 together again over any memory. So whatever pandas can pickle comes back exact (index, time zones, categories, nullable and
 Arrow-backed columns, blocks of one dtype still in one piece), and its arrays are views of the mapped file. Arrow IPC would
-give the columns only, and a frame of one dtype would be copied once more to be a block again.
+give the columns only, and a frame of one dtype would be copied once more to be a block again. What NumPy alone would leave in
+the pickle (`arrays` knows) is brought into such a form.
 
     magic, bytes of the head, head = pickle((body, [(offset, length), ...])), buffers at multiples of 64
 """
@@ -25,6 +26,8 @@ from typing import Any, TypeVar
 import cloudpickle
 import numpy as np
 
+from admf_dask.runtime.shared.arrays import reduce_array
+
 _MAGIC = b"ADMFSH01"
 _START = struct.Struct("<8sQ")
 _ALIGN = 64
@@ -44,9 +47,9 @@ class Parcel:
     """Bytes of the file."""
 
     @classmethod
-    def of(cls, value: Any) -> Parcel:
-        """Raises what pickling raises, for a value that cannot travel."""
-        body, buffers = dumps(value)
+    def of(cls, value: Any, *, least: int = 1) -> Parcel:
+        """Arrays below `least` bytes stay in the pickle. Raises what pickling raises, for a value that cannot travel."""
+        body, buffers = dumps(value, least)
         lengths = [buffer.nbytes for buffer in buffers]
         # The head's length depends on the offsets it holds, so those count from the end of the head.
         offsets: list[int] = []
@@ -97,21 +100,12 @@ class Parcel:
                 yield offset + low, content[low : low + _SEGMENT]
 
 
-def dumps(value: Any) -> tuple[bytes, list[memoryview]]:
-    """The pickle of a value without its buffers, and those. Raises what pickling raises."""
-    buffers: list[memoryview] = []
-
-    def put_aside(buffer: pickle.PickleBuffer) -> bool:
-        # A small one travels inside: what is false here is out.
-        raw = buffer.raw()
-        if raw.nbytes < _ALIGN:
-            return True
-        buffers.append(raw)
-        return False
-
+def dumps(value: Any, least: int = 1) -> tuple[bytes, list[memoryview]]:
+    """The pickle of a value without its buffers of `least` bytes or more, and those. Raises what pickling raises."""
     file = io.BytesIO()
-    _Pickler(file, protocol=5, buffer_callback=put_aside).dump(value)
-    return file.getvalue(), buffers
+    pickler = _Pickler(file, max(1, least))
+    pickler.dump(value)
+    return file.getvalue(), pickler.buffers
 
 
 def load(path: str) -> Any:
@@ -147,13 +141,26 @@ def _words(content: memoryview) -> np.ndarray[Any, Any]:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Arrays with gaps in memory (a column of a table, every second row) would be pickled inside; without gaps they are not."""
+    """Takes functions of scripts and notebooks, and puts large buffers aside."""
+
+    def __init__(self, file: io.BytesIO, least: int) -> None:
+        super().__init__(file, protocol=5, buffer_callback=self._put_aside)
+        self.buffers: list[memoryview] = []
+        self._least = least
+
+    def _put_aside(self, buffer: pickle.PickleBuffer) -> bool:
+        # What is false here is out of the pickle.
+        raw = buffer.raw()
+        if raw.nbytes < self._least:
+            return True
+        self.buffers.append(raw)
+        return False
 
     def reducer_override(self, value: Any) -> Any:
-        if type(value) is np.ndarray and not value.dtype.hasobject and value.nbytes >= _ALIGN:
-            flags = value.flags
-            if not (flags.c_contiguous or flags.f_contiguous):
-                return np.ascontiguousarray(value).__reduce_ex__(5)
+        if isinstance(value, np.ndarray) and value.nbytes >= self._least:
+            reduced = reduce_array(value)
+            if reduced is not NotImplemented:
+                return reduced
         return super().reducer_override(value)
 
 
