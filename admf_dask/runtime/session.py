@@ -412,8 +412,9 @@ class Session:
         Costs one pass over the data (0.7 s for a gigabyte) and its size once, in memory if there is room, else on disk; the
         same content again costs a look (0.1 s for a gigabyte). Columns of Python objects (strings before pandas 3) come out as
         they were, so each process makes its own: 8 bytes a row where texts repeat; as "category" or "string[pyarrow]" they are
-        shared. Before pandas 3 such columns can be written. Workers on other machines get it once a machine, when they first need it. It lives
-        until the session closes. Raises TaskError for what cannot be pickled and ResourceError when there is no room.
+        shared. Before pandas 3 such columns can be written. Workers on other machines get it once a machine, when they first
+        need it. It lives until the session closes. Raises TaskError for what cannot be pickled and ResourceError when there is
+        no room.
         """
         self._must_be_open()
         return self._shared.share(data)
