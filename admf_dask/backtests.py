@@ -6,12 +6,13 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from admf_dask import ranking
 from admf_dask.config import ParallelConfig
 from admf_dask.engine import BacktestResult, FrameDataHandler, StrategyConfig, choose_engine, run_compiled, run_event
 from admf_dask.engine.coordinator import compiled_book, notes_of
@@ -19,8 +20,11 @@ from admf_dask.engine.result import FILL_COLUMNS
 from admf_dask.errors import EngineError, TaskError
 from admf_dask.events import Observer
 from admf_dask.journal import Journal
-from admf_dask.outcomes import EqualResultsWarning, Outcome, error_words
-from admf_dask.runtime import Outcomes, Session
+from admf_dask.outcomes import Block, Curve, EqualResultsWarning, Outcome, error_words
+from admf_dask.policy import Policy
+from admf_dask.progress import observers_for
+from admf_dask.runtime import Keep, MapEvaluator, Outcomes, Session, Title
+from admf_dask.runtime.evaluate import Rows
 from admf_dask.space.items import Combinable
 from admf_dask.text import did_you_mean, format_count, join_words
 from admf_dask.yamlfile import read_yaml
@@ -30,6 +34,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
 ENGINES = ("auto", "event", "compiled")
+SCORE = "sharpe_ratio"
+"""What ranks while they run."""
+TOLD = (SCORE, "total_return", "max_drawdown", "final_equity", "n_trades")
+"""What the page and the journal hear of each backtest, beside its result."""
+CURVES, POINTS = 5, 300
+"""How many equity curves a chunk tells of, and their points."""
 
 
 def run_parallel_backtests(
@@ -76,18 +86,12 @@ def run_parallel_backtests(
         )
     handler = data_handler if isinstance(data_handler, FrameDataHandler) else FrameDataHandler(data_handler)
     configs = expand(strategy_configs, handler.symbols)
-    task = _Task(engine, dict(rename or {}))
+    evaluator = _Backtests(
+        _Task(engine, dict(rename or {})), configs, (handler,), Policy.of(on_error=on_error, timeout=timeout)
+    )
     with _session(session, workers, mode) as open_session:
-        outcomes = open_session.map(
-            task,
-            configs,
-            data=handler,
-            on_error=on_error,
-            timeout=timeout,
-            journal=journal,
-            progress=progress,
-            name="backtests",
-        )
+        run = open_session.run(evaluator, Title("backtest", "backtests"), observers_for(progress), journal)
+        outcomes = Outcomes.gather(run, configs)
     results = BacktestResults(outcomes, handler, dict(rename or {}))
     results.warn_if_all_equal()
     return results
@@ -134,7 +138,7 @@ def _expand_one(config: Any, symbols: Sequence[str]) -> Iterator[dict[str, Any]]
             yield {**plain, **({} if parameters is None else {"parameters": parameters}), "symbol": symbol}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Compact:
     """A result as it travels: what can be made again from the config and the bars stays behind."""
 
@@ -145,6 +149,8 @@ class _Compact:
     why: str
     ruined: bool
     notes: tuple[str, ...]
+    curve: NDArray[np.float32] | None = None
+    """The equity, thinned; it stays on the worker, unless it is one of the best."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +164,55 @@ class _Task:
         parsed = StrategyConfig.from_mapping(config, rename=self.rename)
         engine, why = choose_engine(parsed) if self.engine == "auto" else (self.engine, f"engine={self.engine!r}")
         if engine == "compiled":
-            metrics, fills, _, ruined = compiled_book(parsed, handler.prices(parsed.symbol))
-            return _Compact(metrics, fills, None, engine, why, ruined, notes_of(metrics))
+            metrics, fills, equity, ruined = compiled_book(parsed, handler.prices(parsed.symbol))
+            return _Compact(metrics, fills, None, engine, why, ruined, notes_of(metrics), _thinned(equity))
         result = run_event(parsed, handler, why)
         columns = [result.fills[name].to_numpy(np.float64) for name in FILL_COLUMNS[1:]]
         equity = result.equity.to_numpy()
         return _Compact(
-            dict(result.metrics), np.stack(columns, axis=1), equity, engine, why, result.ruined, result.notes
+            dict(result.metrics), np.stack(columns, axis=1), equity, engine, why, result.ruined, result.notes, _thinned(equity)
         )
+
+
+@dataclass(frozen=True)
+class _Backtests(MapEvaluator):
+    """The chunk of a worker: values as of any map, with their metrics as columns and the curves of the best few."""
+
+    keep: Keep = field(default_factory=lambda: Keep(SCORE))
+
+    def _pack(self, start: int, reached: int, rows: Rows, began: float) -> Block:
+        curves = self._curves(*rows.table(), rows.values)
+        block = super()._pack(start, reached, rows, began)
+        found: list[_Compact] = rows.values
+        columns = {name: np.array([value.metrics[name] for value in found], np.float64) for name in TOLD if found}
+        return replace(block, columns=columns, curves=curves)
+
+    def _curves(self, indices: NDArray[np.int64], seconds: Any, values: list[_Compact]) -> tuple[Curve, ...]:
+        scores = np.array([value.metrics[SCORE] for value in values], np.float64)
+        best = ranking.best(scores, indices, CURVES, maximize=True).tolist() if values else []
+        found = [self._curve(int(indices[place]), values[place]) for place in best]
+        for value in values:
+            value.curve = None
+        return tuple(found)
+
+    def _curve(self, index: int, value: _Compact) -> Curve:
+        assert value.curve is not None
+        handler: FrameDataHandler = self.given[0]
+        times: Any = handler.prices(StrategyConfig.from_mapping(self.items[index]).symbol).index
+        dates = getattr(times, "dtype", None) is not None and times.dtype.kind == "M"
+        thinned = times[_places(len(times))]
+        x = thinned.tz_localize(None).as_unit("ms").asi8 if dates else np.arange(len(times))[_places(len(times))]
+        return Curve(index, np.asarray(x, np.float64), value.curve, dates)
+
+
+def _thinned(equity: NDArray[np.float64]) -> NDArray[np.float32]:
+    return equity[_places(len(equity))].astype(np.float32)
+
+
+def _places(count: int) -> slice:
+    """At most `POINTS` places, evenly spread, the last one among them."""
+    step = max(1, -(-count // POINTS))
+    return slice((count - 1) % step, None, step)
 
 
 class BacktestResults(Sequence[BacktestResult]):

@@ -93,14 +93,27 @@ class FailedItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """A line that belongs to an item, thinned to be drawn: the equity of a backtest."""
+
+    index: int
+    x: NDArray[np.float64]
+    """Milliseconds since the epoch, or positions; ascending, shape (n,)."""
+    y: NDArray[np.float32]
+    dates: bool
+    """Whether `x` are moments."""
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """What a worker made of the items in `[start, stop)`: columns for what has a value, records for what failed.
 
     Where a run goes on from a journal, start and stop count places among the items that were left to do; `indices`, failures
     and everything else that a caller sees stand for positions among all items.
 
-    A block of an optimisation holds float columns; a block of a map holds a pickled list of values. Either way
-    `indices` says which items the rows belong to, ascending; with `keep=n` these are the best n of the chunk.
+    A block of an optimisation holds float columns; a block of a map holds a pickled list of values, and columns too where these
+    have numbers to rank by. Either way `indices` says which items the rows belong to, ascending; with `keep=n` these are the
+    best n of the chunk.
     """
 
     start: int
@@ -123,6 +136,8 @@ class Block:
     rejected_example: int | None = None
     attempts: dict[int, int] = field(default_factory=dict)
     """Item -> how often it was called, for items with a value that needed more than one call."""
+    curves: tuple[Curve, ...] = ()
+    """Of the best few rows, for whoever draws them."""
 
     def pack(self) -> bytes:
         """One `bytes` object for the wire."""

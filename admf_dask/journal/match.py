@@ -83,6 +83,7 @@ class Matcher:
             rejected=0,
             rejected_example=None,
             attempts={moved[i]: n for i, n in block.attempts.items() if moved.get(i, -1) >= 0},
+            curves=tuple(replace(c, index=moved[c.index]) for c in block.curves if moved.get(c.index, -1) >= 0),
         )
 
     def _open(self, positions: NDArray[np.int64], taken: Ranges) -> NDArray[np.int64]:

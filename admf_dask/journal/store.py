@@ -6,6 +6,7 @@ Tables: `call` (what the results depend on), `sitting` (one driver's work on a c
 
 from __future__ import annotations
 
+import pickle
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.errors import JournalCorrupt, JournalError
-from admf_dask.outcomes import Block, FailedItem, Failure
+from admf_dask.outcomes import Block, Curve, FailedItem, Failure
 from admf_dask.space.part import Ranges
 
 VERSION = 1
 FILE = "journal.sqlite"
+_CURVES, _NO_CURVES = b"curves", pickle.dumps(())
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE IF NOT EXISTS call (
@@ -167,16 +169,16 @@ def read_blocks(connection: sqlite3.Connection, sitting: int, *, after: int = 0)
 
 def _unpack(row: tuple[object, ...], failures: tuple[FailedItem, ...]) -> Block:
     _, _, _, _, evaluated, rejected, rejected_example, failed, busy, worker, rows, payload = row
-    indices, seconds, columns, attempts = unpack_rows(rows)  # type: ignore[arg-type]
+    indices, seconds, columns, attempts, curves = unpack_rows(rows)  # type: ignore[arg-type]
     return Block(
-        start=0, stop=0, indices=indices, columns=None if payload is not None else columns, payload=payload,  # type: ignore[arg-type]
+        start=0, stop=0, indices=indices, columns=columns if columns or payload is None else None, payload=payload,  # type: ignore[arg-type]
         seconds=seconds, failures=failures, evaluated=evaluated, rejected=rejected, busy=busy, worker=worker,  # type: ignore[arg-type]
-        failed=failed, rejected_example=rejected_example, attempts=attempts,  # type: ignore[arg-type]
+        failed=failed, rejected_example=rejected_example, attempts=attempts, curves=curves,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
 def pack_rows(block: Block) -> bytes:
-    """Positions, seconds, attempts and scores as one Arrow IPC stream; scores are called `score:NAME`."""
+    """Positions, seconds, attempts and scores as one Arrow IPC stream; scores are called `score:NAME`, curves are metadata."""
     import pyarrow as pa
 
     columns = {"position": block.indices, "seconds": block.seconds}
@@ -186,6 +188,8 @@ def pack_rows(block: Block) -> bytes:
             attempts[block.indices == index] = count
     columns |= {f"score:{name}": column for name, column in (block.columns or {}).items()}
     batch = pa.RecordBatch.from_arrays([pa.array(column) for column in columns.values()], list(columns))
+    if block.curves:
+        batch = batch.replace_schema_metadata({_CURVES: pickle.dumps(block.curves, protocol=5)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -195,8 +199,8 @@ def pack_rows(block: Block) -> bytes:
 
 def unpack_rows(
     packed: bytes,
-) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, NDArray[np.float64]], dict[int, int]]:
-    """Positions, seconds, scores by name, and attempts where there was more than one."""
+) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, NDArray[np.float64]], dict[int, int], tuple[Curve, ...]]:
+    """Positions, seconds, scores by name, attempts where there was more than one, and curves."""
     import pyarrow as pa
 
     table = pa.ipc.open_stream(packed).read_all()
@@ -209,4 +213,5 @@ def unpack_rows(
         columns["seconds"],
         scores,
         dict(zip(positions[again].tolist(), attempts[again].tolist(), strict=True)),
+        pickle.loads((table.schema.metadata or {}).get(_CURVES, _NO_CURVES)),
     )

@@ -1,4 +1,4 @@
-"""The three drawings of the page: every score with the best so far, the heatmap, throughput. Each updates only what changed."""
+"""The drawings of the page: every score with the best so far, heatmap, equity of the best, throughput. Each updates only what changed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 from bokeh.models import (
+    AdaptiveTicker,
     BasicTicker,
     ColorBar,
     ColumnDataSource,
     CustomJSTickFormatter,
+    DatetimeTicker,
     DatetimeTickFormatter,
     FixedTicker,
     HoverTool,
@@ -19,8 +21,18 @@ from bokeh.models import (
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 
-from admf_dask.page.style import FONT, Palette
+from admf_dask.page.style import FONT, LIGHT, Palette
 from admf_dask.page.view import RunView, Surface
+
+
+_DURATION = """
+const whole = Math.round(tick * 10) / 10;
+if (whole < 60) return `${whole} s`;
+const minutes = Math.floor(whole / 60), seconds = Math.round(whole % 60);
+if (minutes < 60) return seconds ? `${minutes} m ${seconds} s` : `${minutes} m`;
+return minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} m` : `${minutes / 60} h`;
+"""
+"""Seconds as `text.format_seconds` has them."""
 
 
 class History:
@@ -62,23 +74,18 @@ class History:
 
 
 class Throughput:
-    """Items a second over the last ten minutes."""
+    """Items a second over the last ten minutes, by the time since the start: a clock would need the viewer's time zone."""
 
     def __init__(self) -> None:
         """An empty figure."""
         self.source = ColumnDataSource({"at": [], "rate": []})
-        self.plot = _figure("Throughput", height=150, x_axis_type="datetime")
+        self.plot = _figure("Throughput", height=150)
         self.area = self.plot.varea("at", 0, "rate", source=self.source, fill_alpha=0.15)
         self.line = self.plot.line("at", "rate", source=self.source, line_width=2)
-        self.plot.xaxis.formatter = DatetimeTickFormatter(
-            milliseconds="%H:%M:%S",
-            seconds="%H:%M:%S",
-            minsec="%H:%M:%S",
-            minutes="%H:%M",
-            hourmin="%H:%M",
-            hours="%H:%M",
-        )
-        self.plot.y_range.start = 0
+        self.plot.xaxis.ticker = AdaptiveTicker(base=60, mantissas=[1, 2, 5, 10, 15, 30], min_interval=0.5)
+        self.plot.xaxis.formatter = CustomJSTickFormatter(code=_DURATION)
+        self.plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[0]")
+        self.plot.y_range.update(start=0, only_visible=True)
         self._drawn: tuple[Any, ...] = ()
 
     def dress(self, palette: Palette) -> None:
@@ -93,7 +100,55 @@ class Throughput:
             return
         self._drawn = mark
         at, rate = ([], []) if view is None else view.throughput(now)
-        self.source.data = {"at": [1000 * moment for moment in at], "rate": rate}
+        began = view.last.began if view is not None else 0.0
+        self.source.data = {"at": [moment - began for moment in at], "rate": rate}
+
+
+class Equity:
+    """The curves of the best few backtests, the best in front."""
+
+    def __init__(self) -> None:
+        """An empty figure."""
+        self.source = ColumnDataSource({name: [] for name in ("xs", "ys", "colour", "what")})
+        self.plot = _figure("Equity", height=230, y_axis_label="currency of the prices")
+        self.lines = self.plot.multi_line(
+            "xs", "ys", source=self.source, line_color="colour", line_width=1.6, line_alpha=0.9
+        )
+        self.plot.add_tools(HoverTool(renderers=[self.lines], tooltips=[("", "@what"), ("equity", "$y{0,0}")]))
+        self.plot.yaxis.formatter = NumeralTickFormatter(format="0,0")
+        self._palette = LIGHT
+        self._drawn: tuple[Any, ...] = ()
+
+    def dress(self, palette: Palette) -> None:
+        """Colours."""
+        _dress(self.plot, palette)
+        self._palette = palette
+        self._drawn = ()
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """Of the curves, the best first."""
+        return self._palette.few
+
+    def show(self, view: RunView | None) -> None:
+        """Draw, if there are other curves than before."""
+        curves = view.curves if view is not None else ()
+        mark = (view.last.run if view is not None else "", *(curve.index for curve in curves), self._palette)
+        if mark == self._drawn or view is None:
+            return
+        self._drawn = mark
+        dates = bool(curves) and curves[0].dates
+        self.plot.xaxis.ticker = DatetimeTicker() if dates else BasicTicker()
+        self.plot.xaxis.formatter = DatetimeTickFormatter() if dates else NumeralTickFormatter(format="0,0")
+        self.plot.xaxis.axis_label = None if dates else "bar"
+        # The best is drawn last, above the others.
+        shown = list(zip(curves, self._palette.few, strict=False))[::-1]
+        self.source.data = {
+            "xs": [curve.x for curve, _ in shown],
+            "ys": [curve.y for curve, _ in shown],
+            "colour": [colour for _, colour in shown],
+            "what": [view.what(curve.index) for curve, _ in shown],
+        }
 
 
 class Heatmap:
@@ -166,7 +221,8 @@ class Heatmap:
             (self.plot.yaxis, self.plot.y_range, surface.y),
         ):
             count = len(side.labels)
-            span.update(start=-0.5, end=count - 0.5)
+            # A little more than the cells, so that the mark of the best has room at the edge.
+            span.update(start=-0.5 - 0.02 * count, end=count - 0.5 + 0.02 * count)
             step = max(1, -(-count // 10))
             axis.ticker = FixedTicker(ticks=list(range(0, count, step)))
             axis.formatter = CustomJSTickFormatter(args={"labels": side.labels}, code="return labels[tick]")
@@ -178,7 +234,7 @@ def _figure(what: str, **options: Any) -> Any:
         tools="pan,wheel_zoom,box_zoom,reset,save", toolbar_location=None, sizing_mode="stretch_width", name=what,
         min_border_right=12, **options,
     )  # fmt: skip
-    plot.outline_line_color = None
+    plot.outline_line_color = plot.border_line_color = None
     plot.xgrid.grid_line_color = None
     for axis in plot.axis:
         axis.axis_line_color = axis.minor_tick_line_color = axis.major_tick_line_color = None

@@ -7,17 +7,19 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from bokeh.models import Column, CustomJS, Div, InlineStyleSheet, Row, Select, TextInput
+from bokeh.models import Column, CustomJS, Div, GlobalInlineStyleSheet, InlineStyleSheet, Row, Select, TextInput
 
 from admf_dask.page import words
-from admf_dask.page.figures import Heatmap, History, Throughput
-from admf_dask.page.style import CARD, CSS, DARK, LIGHT, PAGE, SELECT
+from admf_dask.page.figures import Equity, Heatmap, History, Throughput
+from admf_dask.page.style import AROUND, CARD, CSS, DARK, LIGHT, PAGE, SELECT
 from admf_dask.page.view import RunView
 from admf_dask.page.words import WorkerFacts
 
 INTERVAL_MS = 500
 LATEST = "latest"
-PLOTS = ("history", "heatmap", "leaderboard", "throughput", "workers", "failures")
+SCORED = ("optimize", "backtest")
+"""Kinds of runs that have scores, also before the first has come."""
+PLOTS = ("history", "heatmap", "leaderboard", "equity", "throughput", "workers", "failures")
 
 
 class Source(Protocol):
@@ -36,7 +38,8 @@ class Page:
     def __init__(self, source: Source) -> None:
         """Nothing is drawn yet."""
         self._source = source
-        self.history, self.heatmap, self.throughput = History(), Heatmap(), Throughput()
+        self.history, self.heatmap, self.equity, self.throughput = History(), Heatmap(), Equity(), Throughput()
+        self._cards: dict[str, Column] = {}
         self._texts: dict[str, Div] = {}
         self.chooser = _select("Run", [(LATEST, "the latest run")], width=320)
         self.x, self.y = _select("across", []), _select("up", [])
@@ -52,7 +55,7 @@ class Page:
 
     def _dress(self) -> None:
         palette = DARK if self.dark.value == "dark" else LIGHT
-        for part in (self.history, self.heatmap, self.throughput):
+        for part in (self.history, self.heatmap, self.equity, self.throughput):
             part.dress(palette)
 
     # -- layout --------------------------------------------------------------------------------------------------------
@@ -60,34 +63,43 @@ class Page:
     def root(self) -> Column:
         """Everything."""
         head = Row(self.text("header", flex="1 1 300px"), self.chooser, self.dark, sizing_mode="stretch_width")
-        charts = row(
-            card(self.text("history title"), self.history.plot, self.text("items"), flex="3 1 0"),
-            card(self._heatmap_head(), self.heatmap.plot, flex="2 1 0"),
-        )
-        left = card(self.text("leaderboard"), flex="3 1 0")
         right = Column(
-            card(self.text("throughput title"), self.throughput.plot),
-            card(self.text("machine")),
-            card(self.text("slowest")),
-            card(self.text("failures"), self.trace, self.text("trace")),
-            sizing_mode="stretch_width", styles={"flex": "2 1 0", "min-width": "0", "gap": "12px"},
+            self.card("throughput"), self.card("workers"), self.card("slowest", "1 1 auto"),
+            sizing_mode="stretch_both", styles={"flex": "2 1 0", "min-width": "0", "gap": "12px"},
         )  # fmt: skip
         return Column(
-            head, self.text("tiles"), charts, row(left, right), card(self.text("all runs")),
-            sizing_mode="stretch_width", stylesheets=[InlineStyleSheet(css=PAGE)], styles={"gap": "12px"},
+            head, self.text("tiles"), row(self.card("history", "3 1 0"), self.card("heatmap", "2 1 0")),
+            self.card("items"), self.card("equity"), row(self.card("leaderboard", "3 1 0"), right), self.card("failures"),
+            self.card("all runs"),
+            sizing_mode="stretch_width", stylesheets=page_sheets(), styles={"gap": "12px"},
         )  # fmt: skip
 
     def part(self, name: str) -> Any:
         """One of `PLOTS` alone, for JupyterLab."""
-        parts: dict[str, Callable[[], Any]] = {
-            "history": lambda: card(self.text("history title"), self.history.plot, self.text("items")),
-            "heatmap": lambda: card(self._heatmap_head(), self.heatmap.plot),
-            "throughput": lambda: card(self.text("throughput title"), self.throughput.plot),
-            "leaderboard": lambda: card(self.text("leaderboard")),
-            "workers": lambda: card(self.text("machine"), self.text("slowest")),
-            "failures": lambda: card(self.text("failures"), self.trace, self.text("trace")),
+        more = [self.card("items")] if name == "history" else [self.card("slowest")] if name == "workers" else []
+        return Column(
+            self.chooser, self.card(name), *more, self.dark, sizing_mode="stretch_width", stylesheets=page_sheets(),
+            styles={"gap": "12px"},
+        )  # fmt: skip
+
+    def card(self, name: str, flex: str | None = None) -> Column:
+        """A part in its box, by name."""
+        content: dict[str, Callable[[], Sequence[Any]]] = {
+            "history": lambda: (self.text("history title"), self.history.plot),
+            "heatmap": lambda: (self._heatmap_head(), self.heatmap.plot),
+            "equity": lambda: (self.text("equity title"), self.equity.plot),
+            "throughput": lambda: (self.text("throughput title"), self.throughput.plot),
+            "failures": lambda: (self.text("failures"), self.trace, self.text("trace")),
         }
-        return Column(self.chooser, parts[name](), self.dark, sizing_mode="stretch_width")
+        if name not in self._cards:
+            parts = content.get(name, lambda: (self.text(name),))()
+            self._cards[name] = card(*parts, flex=flex)
+        return self._cards[name]
+
+    def _reveal(self, name: str, there: bool) -> None:
+        found = self._cards.get(name)
+        if found is not None and found.visible != there:
+            found.visible = there
 
     def _heatmap_head(self) -> Row:
         return Row(self.text("heatmap title", flex="1 1 60px"), self.x, self.y, self.how, sizing_mode="stretch_width")
@@ -123,7 +135,7 @@ class Page:
         self.say("header", words.header(view, workers))
         self.say("tiles", words.tiles(view, now))
         self.say("leaderboard", words.leaderboard(view))
-        self.say("machine", words.machine(workers, dict(views)))
+        self.say("workers", words.machine(workers, dict(views)))
         self.say("slowest", words.slowest(view, workers))
         self.say("failures", words.failures(view))
         self.say("all runs", words.all_runs(list(views.values())[::-1]))
@@ -143,20 +155,26 @@ class Page:
         return (running or list(views.values()))[-1]
 
     def _draw(self, view: RunView | None, now: float, workers: Sequence[WorkerFacts]) -> None:
-        scored = view is None or bool(view.size) or view.last.kind == "optimize"
-        self.history.plot.visible = scored
-        thinned = f" · one in {view.stride} is drawn" if view is not None and view.stride > 1 else ""
-        title = f'<h2>{words.safe(_score(view))} of every evaluation <span class="soft small">{thinned}</span></h2>'
-        self.say("history title", title if scored else "")
-        if not scored and view is not None:
+        scored = view is None or bool(view.size) or view.last.kind in SCORED
+        for name in ("history", "leaderboard"):
+            self._reveal(name, scored)
+        self.say("history title", words.history_title(view))
+        self.history.show(view)
+        self._reveal("equity", view is not None and bool(view.curves))
+        self.say("equity title", words.equity_title(view, self.equity.colours))
+        self.equity.show(view)
+        named = view is not None and bool(view.labels) and not scored
+        self._reveal("items", named)
+        if view is not None and named:
             running = [item.index for worker in workers for item in worker.executing if item.run == view.last.run]
             self.say("items", words.symbols(view, running))
-        else:
-            self.say("items", "")
-        self.history.show(view)
-        self.say("throughput title", "<h2>Throughput <span class='soft small'>items a second</span></h2>")
+        self.say("throughput title", "<h2>Throughput <span class='soft small'>items a second, by time since the start</span></h2>")
         self.throughput.show(view, now)
+        self._draw_heatmap(view, scored)
+
+    def _draw_heatmap(self, view: RunView | None, scored: bool) -> None:
         names = view.names if view is not None else []
+        self._reveal("heatmap", scored and (len(names) >= 2 or view is None or view.last.kind == "optimize"))
         for control, place in ((self.x, 0), (self.y, 1)):
             _offer(control, [(name, name) for name in names], place)
         drawn = len(names) >= 2 and self.x.value != self.y.value
@@ -195,11 +213,6 @@ def open_document(doc: Any, page: Page, root: Any) -> None:
     doc.add_periodic_callback(again, INTERVAL_MS)
 
 
-def _score(view: RunView | None) -> str:
-    name = str((view.last.score if view is not None else None) or "score").replace("_", " ")
-    return name[:1].upper() + name[1:]
-
-
 def _select(title: str, options: list[tuple[str, str]], width: int = 110) -> Select:
     value = options[0][0] if options else ""
     return Select(
@@ -215,6 +228,11 @@ def _offer(control: Select, options: list[tuple[str, str]], default: int = 0) ->
     values = [value for value, _ in options]
     if control.value not in values:
         control.value = values[min(default, len(values) - 1)] if values else ""
+
+
+def page_sheets() -> list[Any]:
+    """Of the outermost model."""
+    return [InlineStyleSheet(css=PAGE), GlobalInlineStyleSheet(css=AROUND)]
 
 
 def card(*children: Any, flex: str | None = None) -> Column:

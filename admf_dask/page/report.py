@@ -13,8 +13,8 @@ from bokeh.resources import INLINE
 
 from admf_dask.page import words
 from admf_dask.page.figures import Heatmap
-from admf_dask.page.page import Page, card, row
-from admf_dask.page.style import CSS, LIGHT, PAGE
+from admf_dask.page.page import Page, card, page_sheets, row
+from admf_dask.page.style import CSS, LIGHT
 from admf_dask.page.view import RunView
 from admf_dask.page.words import WorkerFacts
 from admf_dask.progress.digest import Update
@@ -47,7 +47,7 @@ def save_report(update: Update, path: Path) -> Path:
     page.say("title", f"<h1>{words.safe(update.name)}</h1>")
     page.say("all failures", words.all_failures(view))
     # What waits for a choice has no place in a file.
-    root = Column(*parts, sizing_mode="stretch_width", styles={"gap": "12px"}, stylesheets=[InlineStyleSheet(css=PAGE)])
+    root = Column(*parts, sizing_mode="stretch_width", styles={"gap": "12px"}, stylesheets=page_sheets())
     path.write_text(file_html(root, INLINE, title=update.name), encoding="utf-8")
     return path
 

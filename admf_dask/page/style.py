@@ -18,10 +18,12 @@ class Palette:
     blue: str
     orange: str
     empty: str
+    few: tuple[str, ...]
+    """To tell a few lines apart, the first the most."""
 
 
-LIGHT = Palette("#101828", "#667085", "#e4e7ec", "#ffffff", "#2f5fe0", "#e8590c", "#eef1f6")
-DARK = Palette("#f2f4f7", "#98a2b3", "#333b49", "#1a212d", "#7aa2ff", "#ff9a4d", "#242d3b")
+LIGHT = Palette("#101828", "#667085", "#e4e7ec", "#ffffff", "#2f5fe0", "#e8590c", "#eef1f6", ("#e8590c", "#2f5fe0", "#0e9f6e", "#8a5cd1", "#98a2b3"))
+DARK = Palette("#f2f4f7", "#98a2b3", "#333b49", "#1a212d", "#7aa2ff", "#ff9a4d", "#242d3b", ("#ff9a4d", "#7aa2ff", "#3ccf97", "#b692f6", "#667085"))
 
 CSS = """
 :host {
@@ -58,7 +60,7 @@ th { text-align: right; font-size: 12px; font-weight: 600; color: var(--soft); p
 td { text-align: right; padding: 5px 8px; border-top: 1px solid var(--line); white-space: nowrap; max-width: 260px;
      overflow: hidden; text-overflow: ellipsis; }
 th.left, td.left { text-align: left; }
-td.wide { width: 40%; }
+td.wide { width: 40%; min-width: 90px; }
 .pill { display: inline-block; padding: 1px 8px; border-radius: 9px; font-size: 12px; background: var(--shade);
   color: var(--soft); }
 .pill.running { color: var(--blue); } .pill.finished { color: var(--green); }
@@ -66,19 +68,38 @@ td.wide { width: 40%; }
 .mono { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: 12px; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 320px; overflow: auto; background: var(--shade); padding: 10px;
       border-radius: 6px; margin: 6px 0 0; }
-.cells { display: flex; flex-wrap: wrap; gap: 3px; }
-.cells i { width: 12px; height: 22px; border-radius: 3px; background: var(--bar); flex: 1 1 12px; max-width: 40px; }
+.cells { display: flex; flex-wrap: wrap; gap: 3px; margin-top: 10px; }
+.cells i { height: 18px; border-radius: 3px; background: var(--bar); flex: 1 1 11px; max-width: 44px; }
 .cells i.done { background: var(--green); } .cells i.failed { background: var(--red); }
 .cells i.running { background: var(--blue); }
+.legend { float: right; font-weight: 400; font-size: 12px; color: var(--soft); }
+.legends { line-height: 20px; margin-top: -4px; }
+.dot { display: inline-block; width: 9px; height: 9px; border-radius: 5px; margin-right: 5px; }
+h2 + .small { margin: -4px 0 8px; }
+.worker { border-top: 1px solid var(--line); padding: 7px 0; }
+.worker .bar { margin: 4px 0; }
+.sides { display: flex; justify-content: space-between; gap: 8px; font-variant-numeric: tabular-nums; }
+.cut { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; min-height: 16px; }
 .empty { color: var(--soft); padding: 18px 0; text-align: center; }
 .notice { border-left: 3px solid var(--orange); padding-left: 8px; margin-top: 6px; }
 """
 
 PAGE = """
-:host { background: #f4f6fb; min-height: calc(100vh - 48px); padding: 12px 16px 28px; box-sizing: border-box;
-  margin: 0 -8px -8px; }
+:host { background: #f4f6fb; padding: 12px 16px 28px; box-sizing: border-box; }
 @media (prefers-color-scheme: dark) { :host { background: #10151e; } }
 """
+
+AROUND = """
+html { background: #f4f6fb; }
+body { padding-left: 0; padding-right: 0; padding-bottom: 0; }
+@media (prefers-color-scheme: dark) {
+  html { background: #10151e; }
+  .navbar ul { background-color: #1a212d; }
+  .navbar li a { color: #f2f4f7; }
+  .navbar li.active { background-color: rgba(234, 170, 109, 0.45); }
+}
+"""
+"""What is around our models: the document, and on a scheduler Dask's navigation."""
 
 CARD = """
 :host { background: #ffffff; border: 1px solid #e4e7ec; border-radius: 10px; padding: 10px 14px; box-sizing: border-box; }
@@ -90,6 +111,6 @@ SELECT = """
 select.bk-input, select { border-radius: 7px; border-color: #d0d5dd; background-color: #ffffff; color: #101828; font-size: 13px;
   min-height: 30px; }
 @media (prefers-color-scheme: dark) {
-  select.bk-input, select { background-color: #202938; color: #f2f4f7; border-color: #333b49; }
+  select.bk-input, select { background: #202938; color: #f2f4f7; border-color: #333b49; appearance: auto; color-scheme: dark; }
 }
 """

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from admf_dask.outcomes import Curve
 from admf_dask.progress.digest import Update
 from admf_dask.space import Combinable
 
@@ -48,6 +51,8 @@ class RunView:
     """Moments and items done until then."""
     finished_items: set[int] = field(default_factory=set)
     failed_items: set[int] = field(default_factory=set)
+    curves: tuple[Curve, ...] = ()
+    """Of the best few, best first."""
     _surfaces: dict[tuple[str, str, str], Surface] = field(default_factory=dict)
 
     @classmethod
@@ -69,6 +74,8 @@ class RunView:
         if self.labels is not None:
             self.finished_items.update(update.indices.tolist())
             self.failed_items.update(update.failed_items)
+        if update.curves is not None:
+            self.curves = update.curves
         if len(update.scores):
             self._keep(update.indices[: len(update.scores)], update.scores)
 
@@ -157,12 +164,25 @@ class RunView:
         places = np.arange(0, self.size, step)
         return places * self.stride + 1, self.scores[places]
 
+    def told(self, parameters: Iterable[str]) -> list[str]:
+        """Those of some parameters that differ from item to item; all where that is not known, or none does."""
+        names = list(parameters)
+        return [name for name in names if name in self._several] or names
+
+    @cached_property
+    def _several(self) -> frozenset[str]:
+        if self.space is None:
+            return frozenset()
+        return frozenset(name for name in self.space.names if len(self._axis(name)) > 1)
+
     @property
     def names(self) -> list[str]:
         """Parameters that a heatmap can be drawn over: those with at least two values."""
         if self.space is None:
             return []
-        return [name for name in self.space.names if 1 < len(self._axis(name)) <= 100_000]
+        several = [name for name in self.space.names if name in self._several and len(self._axis(name)) <= 100_000]
+        # Numbers first: they are what a surface is looked at over.
+        return sorted(several, key=lambda name: not all(map(_is_number, self._axis(name))))
 
     def _axis(self, name: str) -> list[Any]:
         values: list[Any] = self.space.axis_values(name)  # type: ignore[union-attr]
@@ -185,10 +205,11 @@ class RunView:
 
     def what(self, index: int) -> str:
         """An item in one line."""
+        if self.space is not None and 0 <= index < self.space.size:
+            item = self.space[index]
+            return "  ".join(f"{name} {_short(item[name])}" for name in self.told(item))
         if self.labels is not None and 0 <= index < len(self.labels):
             return self.labels[index]
-        if self.space is not None and 0 <= index < self.space.size:
-            return "  ".join(f"{name} {_short(value)}" for name, value in self.space[index].items())
         return f"item {index:,}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from admf_dask.page.view import RunView
 from admf_dask.progress.digest import Parameters
-from admf_dask.text import format_bytes, format_count, format_rate, format_seconds
+from admf_dask.text import format_bytes, format_count, format_rate, format_seconds, readable
 
 MOST_CELLS = 600
 NONE = "&ndash;"
@@ -43,9 +43,10 @@ def safe(text: Any) -> str:
     return html.escape(str(text))
 
 
-def in_line(parameters: Parameters, most: int = 120) -> str:
-    """`fast 18 · slow 100`, escaped; without the name where an item is one value."""
-    words = " · ".join(value if name == "item" else f"{name} {value}" for name, value in parameters.items())
+def in_line(parameters: Parameters, most: int = 120, *, view: RunView | None = None) -> str:
+    """`fast 18 · slow 100`, escaped; without the name where an item is one value; with `view` what is the same in all is left out."""
+    names = view.told(parameters) if view is not None else parameters
+    words = " · ".join(parameters[name] if name == "item" else f"{name} {parameters[name]}" for name in names)
     return safe(words if len(words) <= most else f"{words[: most - 1]}…")
 
 
@@ -103,7 +104,7 @@ def _best(view: RunView) -> str:
     if not last.best:
         return _tile("best", NONE, "no score yet" if last.score or last.kind == "optimize" else "values are not ranked")
     score, _, parameters = last.best[0]
-    line = in_line(parameters)
+    line = in_line(parameters, view=view)
     return _tile(
         f"best {safe(str(last.score).replace('_', ' '))}",
         f"{score:.6g}",
@@ -124,17 +125,43 @@ def _time_left(view: RunView, now: float) -> tuple[str, str]:
     return format_seconds(likely), f"{band}<br>running for {elapsed}"
 
 
+def history_title(view: RunView | None) -> str:
+    """What the figure shows, with its legend."""
+    name = safe(readable(str((view.last.score if view is not None else None) or "score")))
+    thinned = f" · one in {view.stride} is drawn" if view is not None and view.stride > 1 else ""
+    legend = f'{_dot("var(--blue)")}each evaluation{thinned} &nbsp; {_dot("var(--orange)")}best so far'
+    return f'<h2>{name} of every evaluation <span class="legend">{legend}</span></h2>'
+
+
+def equity_title(view: RunView | None, colours: Sequence[str]) -> str:
+    """The curves, with what each is."""
+    curves = view.curves if view is not None else ()
+    if view is None or not curves:
+        return ""
+    told = {index: parameters for _, index, parameters in view.last.best}
+    legend = " &nbsp; ".join(
+        f"{_dot(colour)}{in_line(told[curve.index], 60, view=view) if curve.index in told else safe(view.what(curve.index))}"
+        for curve, colour in zip(curves, colours, strict=False)
+    )
+    return f'<h2>Equity of the best {len(curves)}</h2><div class="soft small legends">{legend}</div>'
+
+
+def _dot(colour: str) -> str:
+    return f'<i class="dot" style="background:{colour}"></i>'
+
+
 def leaderboard(view: RunView | None) -> str:
     """The best twenty with their parameters."""
     best = view.last.best if view else ()
     if view is None or not best:
         return f"<h2>Leaderboard</h2>{_nothing('The best evaluations stand here as soon as there are scores.')}"
-    names = list(dict.fromkeys(name for _, _, parameters in best for name in parameters))[:8]
+    names = list(dict.fromkeys(name for _, _, parameters in best for name in view.told(parameters)))[:8]
+    figures = _distinct([score for score, _, _ in best])
     scores = [score for score, _, _ in best]
     low, high = min(scores), max(scores)
     heads = "".join(f"<th>{safe(name)}</th>" for name in names)
     rows = []
-    for place, (score, _, parameters) in enumerate(best, start=1):
+    for place, ((score, _, parameters), figure) in enumerate(zip(best, figures, strict=True), start=1):
         width = (
             100.0 if high == low else 15 + 85 * ((score - low) if view.last.maximize else (high - score)) / (high - low)
         )
@@ -142,10 +169,19 @@ def leaderboard(view: RunView | None) -> str:
         bar = _bar(width, "var(--blue)", "background:none;opacity:.75")
         mark = "orange" if place == 1 else "soft"
         rows.append(
-            f'<tr><td class="left {mark}">{place}</td><td>{score:.4f}</td><td class="wide">{bar}</td>{cells}</tr>'
+            f'<tr><td class="left {mark}">{place}</td><td>{figure}</td><td class="wide">{bar}</td>{cells}</tr>'
         )
-    title = safe(str(view.last.score or "score").replace("_", " "))
+    title = safe(readable(str(view.last.score or "score")))
     return f"<h2>Leaderboard</h2><table><tr><th></th><th>{title}</th><th></th>{heads}</tr>{''.join(rows)}</table>"
+
+
+def _distinct(scores: Sequence[float]) -> list[str]:
+    """Scores with four decimals, or as many more as it takes to tell different ones apart."""
+    for digits in range(4, 10):
+        texts = [f"{score:,.{digits}f}" for score in scores]
+        if len(set(texts)) == len(set(scores)):
+            return texts
+    return [f"{score:.10g}" for score in scores]
 
 
 def symbols(view: RunView, running: Iterable[int]) -> str:
@@ -161,10 +197,19 @@ def symbols(view: RunView, running: Iterable[int]) -> str:
             else "waiting"
         )  # fmt: skip
         cells.append(f'<i class="{state}" title="{safe(label)}: {state}"></i>')
-    more = f" The first {MOST_CELLS} of {format_count(len(labels))}." if len(labels) > MOST_CELLS else ""
-    done, failed = len(view.finished_items), len(view.failed_items)
-    words = f"{format_count(done)} done, {format_count(failed)} failed of {format_count(len(labels))}.{more}"
-    return f'<h2>Items</h2><div class="cells">{"".join(cells)}</div><p class="soft small">{words}</p>'
+    done, failed, total = len(view.finished_items), len(view.failed_items), len(labels)
+    busy = len(under_way - view.finished_items - view.failed_items)
+    counts = (("done", done, "green"), ("failed", failed, "red"), ("running", busy, "blue"))
+    legend = " &nbsp; ".join(f'{_dot(f"var(--{colour})")}{format_count(n)} {state}' for state, n, colour in counts)
+    waiting = max(0, total - done - failed - busy)
+    legend += f' &nbsp; {_dot("var(--bar)")}{format_count(waiting)} waiting'
+    more = f" · the first {MOST_CELLS} are drawn" if total > MOST_CELLS else ""
+    title = "Symbols" if view.last.kind == "process" else "Items"
+    head = f'<h2>{title} <span class="legend">{legend} &nbsp; of {format_count(total)}{more}</span></h2>'
+    bar = "".join(
+        f'<span style="width:{100 * n / max(1, total):.2f}%;background:var(--{colour})"></span>' for _, n, colour in counts
+    )
+    return f'{head}<div class="bar">{bar}</div><div class="cells">{"".join(cells)}</div>'
 
 
 def failures(view: RunView | None) -> str:
@@ -176,7 +221,7 @@ def failures(view: RunView | None) -> str:
         f'<span class="pill failed">{safe(kind)} {format_count(count)}</span>' for kind, count in kinds[:6]
     )
     rows = "".join(
-        f'<tr><td class="left mono">{in_line(failed.item, 60)}</td><td class="left mono red" title="{safe(failed.summary)}">'
+        f'<tr><td class="left mono">{in_line(failed.item, 60, view=view)}</td><td class="left mono red" title="{safe(failed.summary)}">'
         f"{safe(failed.summary[:90])}</td></tr>"
         for failed in view.last.failures[:6]
     )
@@ -188,7 +233,7 @@ def all_failures(view: RunView) -> str:
     if not view.last.failures:
         return f"<h2>Failures</h2>{_nothing('None.')}"
     rows = "".join(
-        f'<details><summary class="mono">{in_line(failed.item)} <span class="red">{safe(failed.summary)}</span></summary>'
+        f'<details><summary class="mono">{in_line(failed.item, view=view)} <span class="red">{safe(failed.summary)}</span></summary>'
         f"{trace(failed.traceback)}</details>"
         for failed in view.last.failures
     )
@@ -206,8 +251,10 @@ def machine(workers: Sequence[WorkerFacts], views: dict[str, RunView]) -> str:
         return f"<h2>Workers</h2>{_nothing('No worker is connected.')}"
     rows = "".join(_worker(worker, views) for worker in workers[:32])
     more = f'<p class="soft small">and {len(workers) - 32} more</p>' if len(workers) > 32 else ""
-    words = "Private memory against the limit, shared beside it; a worker process is ended at 95 % of its limit."
-    return f'<h2>Workers</h2><table>{rows}</table>{more}<p class="soft small">{words}</p>'
+    words = ""
+    if any(worker.limit for worker in workers):
+        words = "Private memory against the limit: orange from 70 %, red from 90 %; at 95 % the process is ended and starts anew."
+    return f'<h2>Workers</h2><div class="soft small">{words}</div>{rows}{more}'
 
 
 def _worker(worker: WorkerFacts, views: dict[str, RunView]) -> str:
@@ -219,9 +266,9 @@ def _worker(worker: WorkerFacts, views: dict[str, RunView]) -> str:
     shared = f" · {format_bytes(worker.shared)} shared" if worker.shared else ""
     doing = " &nbsp; ".join(_doing(item, views) for item in worker.executing[:4]) or "idle"
     return (
-        f'<tr><td class="left">{safe(worker.name)}</td><td class="wide">{bar}</td>'
-        f'<td class="left">{format_bytes(worker.private)}{limit}{shared}</td><td>{worker.cpu:.0f} % CPU</td></tr>'
-        f'<tr><td style="border:0"></td><td class="left small soft" colspan="3" style="border:0;padding-top:0">{doing}</td></tr>'
+        f'<div class="worker"><div class="sides"><span><b>{safe(worker.name[:60])}</b> &nbsp; '
+        f'{format_bytes(worker.private)}{limit} private{shared}</span><span class="soft">{worker.cpu:.0f} % CPU</span></div>'
+        f'{bar}<div class="small soft cut">{doing}</div></div>'
     )
 
 

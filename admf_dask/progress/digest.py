@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.events import BlockFinished, BlockRecalled, Event, Notice, RunFinished, RunStarted
-from admf_dask.outcomes import Block, FailedItem
+from admf_dask.outcomes import Block, Curve, FailedItem
 from admf_dask.space import Combinable
+from admf_dask.space.combinations import Combinations
 
 TOP = 20
 """Rows of the leaderboard."""
+CURVES = 5
+"""Curves of the best that are told."""
 FAILURES = 20
 """Latest failures that are told in full."""
 MOST_LABELS = 10_000
@@ -83,6 +86,8 @@ class Update:
     """In the first update, for few items: the name of each."""
     axes: bytes | None = None
     """In the first update, for combinations: the space without its constraints, pickled."""
+    curves: tuple[Curve, ...] | None = None
+    """Of the best few, best first; None where they are as they were."""
 
     def pack(self) -> bytes:
         """For the wire."""
@@ -108,6 +113,8 @@ class Digest:
     _failed_items: list[int] = field(default_factory=list)
     _kinds: dict[str, int] = field(default_factory=dict)
     _notices: list[tuple[float, str]] = field(default_factory=list)
+    _curves: dict[int, Curve] = field(default_factory=dict)
+    _curves_told: tuple[int, ...] = ()
     _told: bool = False
     _words: dict[int, Parameters] = field(default_factory=dict)
 
@@ -142,6 +149,11 @@ class Digest:
             if scores is not None:
                 self._scores.append(scores)
                 self._rank(block.indices, scores)
+        if block.curves:
+            self._curves |= {curve.index: curve for curve in block.curves}
+            # A block knows the best of its own; what is not among the best of all is let go.
+            leaders = {index for _, index in self._best[:CURVES]}
+            self._curves = {index: curve for index, curve in self._curves.items() if index in leaders}
 
     def _rank(self, indices: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
         sign = -1.0 if self._started is None or self._started.maximize else 1.0
@@ -176,7 +188,15 @@ class Digest:
             failures=tuple(self._told_failure(*pair) for pair in reversed(self._failures)),
             kinds=dict(self._kinds), notices=tuple(self._notices), failed_items=tuple(failed),
             labels=labels_of(self.items) if first else None, axes=axes_of(self.items) if first else None,
+            curves=self._new_curves(),
         )  # fmt: skip
+
+    def _new_curves(self) -> tuple[Curve, ...] | None:
+        leaders = tuple(index for _, index in self._best[:CURVES] if index in self._curves)
+        if leaders == self._curves_told:
+            return None
+        self._curves_told = leaders
+        return tuple(self._curves[index] for index in leaders)
 
     def _told_failure(self, failed: FailedItem, at: float) -> FailureTold:
         failure = failed.failure
@@ -196,8 +216,17 @@ class Digest:
 def in_words(item: Any) -> Parameters:
     """An item as names and short texts."""
     if isinstance(item, Mapping):
-        return {str(name)[:80]: value_words(value) for name, value in list(item.items())[:50]}
+        return {str(name)[:80]: value_words(value) for name, value in list(flat(item).items())[:50]}
     return {"item": value_words(item)}
+
+
+def flat(item: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A mapping whose values are mappings as one: `parameters: {fast: 5}` is `fast: 5`. The first of equal names stays."""
+    found: dict[Any, Any] = {}
+    for name, value in item.items():
+        for inner, one in value.items() if isinstance(value, Mapping) and value else ((name, value),):
+            found.setdefault(inner, one)
+    return found
 
 
 def value_words(value: Any) -> str:
@@ -206,6 +235,8 @@ def value_words(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, str):
         return value[:200]
+    if isinstance(value, type):
+        return value.__qualname__[:200]
     try:
         return repr(value)[:200]
     except Exception as error:  # noqa: BLE001 - a user's __repr__ may do anything
@@ -220,11 +251,21 @@ def labels_of(items: Sequence[Any]) -> tuple[str, ...] | None:
 
 
 def axes_of(items: Sequence[Any]) -> bytes | None:
-    """Combinations without their constraints, which may need modules that only the user has; None for other items."""
+    """Combinations without their constraints, which may need modules that only the user has; None for other items.
+
+    A few thousand mappings, such as strategy configs, are combinations too, as far as their values are plain.
+    """
     if not isinstance(items, Combinable):
-        return None
+        if len(items) > MOST_LABELS or not all(isinstance(item, Mapping) for item in items):
+            return None
+        items = Combinations([_plain(item) for item in items])
     try:
         packed = pickle.dumps(items.without_constraints(), protocol=5)
     except Exception:  # noqa: BLE001 - values that only cloudpickle knows: then there is no heatmap, and the rest is there
         return None
     return packed if len(packed) <= _LARGEST_AXES else None
+
+
+def _plain(item: Mapping[Any, Any]) -> dict[str, Any]:
+    found = {str(name): value for name, value in flat(item).items() if value is not None}
+    return {n: v if isinstance(v, (str, int, float, bool)) else value_words(v) for n, v in found.items()}

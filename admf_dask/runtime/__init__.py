@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from admf_dask.runtime.calls import takes
     from admf_dask.runtime.driver import Run, Title
     from admf_dask.runtime.evaluate import Keep, MapEvaluator
-    from admf_dask.runtime.mapping import FailedItemsWarning, Outcomes
+    from admf_dask.runtime.mapping import FailedItemsWarning, Outcomes, map_evaluator
     from admf_dask.runtime.score import BatchEvaluator, ScoreEvaluator
     from admf_dask.runtime.session import Session
     from admf_dask.runtime.shared import SharedData, value_of
@@ -28,6 +28,7 @@ _HOMES = {
     "Session": "session",
     "SharedData": "shared",
     "Title": "driver",
+    "map_evaluator": "mapping",
     "takes": "calls",
     "value_of": "shared",
 }
@@ -43,6 +44,7 @@ __all__ = [
     "Session",
     "SharedData",
     "Title",
+    "map_evaluator",
     "takes",
     "value_of",
 ]

@@ -320,5 +320,6 @@ def moved(block: Block, whole: Ranges) -> Block:
         indices=at(block.indices),
         failures=tuple(replace(f, index=i) for f, i in zip(block.failures, failed_at, strict=True)),
         rejected_example=None if example is None else int(at([example])[0]),
+        curves=tuple(replace(c, index=int(at([c.index])[0])) for c in block.curves),
         attempts=dict(zip(attempted_at, block.attempts.values(), strict=True)),
     )

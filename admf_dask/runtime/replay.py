@@ -137,7 +137,7 @@ def _read(block: Block | Failure) -> tuple[Any, str | None]:
     if block.failures:
         failed: FailedItem = block.failures[0]
         return _words(failed.failure), failed.failure.traceback
-    if block.columns is None:
+    if block.payload is not None:
         return block.values()[0], None
     if not len(block.indices):
         return "a constraint rejects it", ""
