@@ -147,7 +147,7 @@ def test_a_failed_items_traceback_can_be_read(
     assert tab.page.evaluate("window.stolen") is None
     tab.keep("running-dark")
     figure = "Bokeh.documents[0].get_model_by_name('Heatmap')"
-    tab.page.wait_for_function(f"{figure}.border_fill_color === '#1a212d'", timeout=10_000)
+    tab.page.wait_for_function(f"{figure}.below[0].axis_label_text_color === '#98a2b3'", timeout=10_000)
     assert tab.errors == []
 
 

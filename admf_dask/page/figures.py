@@ -15,13 +15,14 @@ from bokeh.models import (
     DatetimeTickFormatter,
     FixedTicker,
     HoverTool,
+    InlineStyleSheet,
     LinearColorMapper,
     NumeralTickFormatter,
 )
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 
-from admf_dask.page.style import FONT, LIGHT, Palette
+from admf_dask.page.style import FIGURE, FONT, LIGHT, Palette
 from admf_dask.page.view import RunView, Surface
 
 
@@ -232,7 +233,7 @@ class Heatmap:
 def _figure(what: str, **options: Any) -> Any:
     plot = figure(
         tools="pan,wheel_zoom,box_zoom,reset,save", toolbar_location=None, sizing_mode="stretch_width", name=what,
-        min_border_right=12, **options,
+        min_border_right=12, stylesheets=[InlineStyleSheet(css=FIGURE)], **options,
     )  # fmt: skip
     plot.outline_line_color = plot.border_line_color = None
     plot.xgrid.grid_line_color = None
@@ -245,7 +246,8 @@ def _figure(what: str, **options: Any) -> Any:
 
 
 def _dress(plot: Any, palette: Palette) -> None:
-    plot.background_fill_color = plot.border_fill_color = palette.card
+    # The card shines through: a canvas that is filled has a hairline at its edges.
+    plot.background_fill_color = plot.border_fill_color = None
     plot.ygrid.grid_line_color = palette.line
     for axis in plot.axis:
         axis.axis_label_text_color = axis.major_label_text_color = palette.soft

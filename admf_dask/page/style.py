@@ -14,7 +14,6 @@ class Palette:
     ink: str
     soft: str
     line: str
-    card: str
     blue: str
     orange: str
     empty: str
@@ -22,8 +21,8 @@ class Palette:
     """To tell a few lines apart, the first the most."""
 
 
-LIGHT = Palette("#101828", "#667085", "#e4e7ec", "#ffffff", "#2f5fe0", "#e8590c", "#eef1f6", ("#e8590c", "#2f5fe0", "#0e9f6e", "#8a5cd1", "#98a2b3"))
-DARK = Palette("#f2f4f7", "#98a2b3", "#333b49", "#1a212d", "#7aa2ff", "#ff9a4d", "#242d3b", ("#ff9a4d", "#7aa2ff", "#3ccf97", "#b692f6", "#667085"))
+LIGHT = Palette("#101828", "#667085", "#e4e7ec", "#2f5fe0", "#e8590c", "#eef1f6", ("#e8590c", "#2f5fe0", "#0e9f6e", "#8a5cd1", "#98a2b3"))
+DARK = Palette("#f2f4f7", "#98a2b3", "#333b49", "#7aa2ff", "#ff9a4d", "#242d3b", ("#ff9a4d", "#7aa2ff", "#3ccf97", "#b692f6", "#667085"))
 
 CSS = """
 :host {
@@ -105,6 +104,9 @@ CARD = """
 :host { background: #ffffff; border: 1px solid #e4e7ec; border-radius: 10px; padding: 10px 14px; box-sizing: border-box; }
 @media (prefers-color-scheme: dark) { :host { background: #1a212d; border-color: #333b49; } }
 """
+
+# Bokeh clears a canvas from half a pixel on, so what was drawn in its first column before the layout was known stays there.
+FIGURE = ":host { clip-path: inset(1px -600px -600px 1px); }"
 
 SELECT = """
 :host { font-family: Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif; }
