@@ -170,7 +170,14 @@ class _Task:
         columns = [result.fills[name].to_numpy(np.float64) for name in FILL_COLUMNS[1:]]
         equity = result.equity.to_numpy()
         return _Compact(
-            dict(result.metrics), np.stack(columns, axis=1), equity, engine, why, result.ruined, result.notes, _thinned(equity)
+            dict(result.metrics),
+            np.stack(columns, axis=1),
+            equity,
+            engine,
+            why,
+            result.ruined,
+            result.notes,
+            _thinned(equity),
         )
 
 

@@ -56,7 +56,8 @@ def main(target: Path) -> None:
         page.goto(str(session.dashboard_link))
         page.get_by_text("Leaderboard").filter(visible=True).first.wait_for()
         page.wait_for_function(
-            "Bokeh.documents[0].get_model_by_name('tiles').text.match(/>(6[0-9]|[789][0-9])[.][0-9] %/)", timeout=300_000
+            "Bokeh.documents[0].get_model_by_name('tiles').text.match(/>(6[0-9]|[789][0-9])[.][0-9] %/)",
+            timeout=300_000,
         )
         page.screenshot(path=str(target), full_page=True)
         browser.close()

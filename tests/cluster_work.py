@@ -133,3 +133,14 @@ def fails_at_seven(params: dict[str, Any]) -> float:
     if params["a"] == 7:
         raise ValueError("not at 7")
     return float(params["a"])
+
+
+def counts(_: int, progress: Any) -> bool:
+    return progress.update(2)
+
+
+def counts_all(given: tuple[Any, int]) -> int:
+    progress, many = given
+    for _ in range(many):
+        progress.update()
+    return progress.statistics().completed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import pickle
 import threading
 from typing import Any
 
@@ -91,10 +90,8 @@ def test_threads_count_exactly_and_the_end_is_told_once() -> None:
     assert shown.count(True) == 1
 
 
-def test_a_broken_stream_does_not_stop_the_work_and_a_copy_is_refused() -> None:
+def test_a_broken_stream_does_not_stop_the_work() -> None:
     stream = io.StringIO()
     progress = ParallelProgress(1, stream=stream)
     stream.close()
     assert progress.update() is True
-    with pytest.raises(TypeError, match=r"Session.map\(..., progress=True\)"):
-        pickle.dumps(progress)

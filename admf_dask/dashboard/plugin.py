@@ -51,9 +51,9 @@ class RunsPlugin(SchedulerPlugin):  # type: ignore[misc]
             # Runs go on without the page; why is for the log.
             logger.exception("the page of runs could not be added to the dashboard")
 
-    def receive(self, update: bytes, client: str = "", **_: Any) -> None:
-        """An update of a run."""
-        told: Update = pickle.loads(update)
+    def receive(self, update: bytes | Update, client: str = "", **_: Any) -> None:
+        """An update of a run; packed, unless it comes from this process."""
+        told: Update = pickle.loads(update) if isinstance(update, bytes) else update
         self.version += 1
         view = self.runs.get(told.run)
         if view is None:

@@ -1,4 +1,4 @@
-"""The drawings of the page: every score with the best so far, heatmap, equity of the best, throughput. Each updates only what changed."""
+"""The drawings of the page: scores with the best so far, heatmap, equity of the best, throughput. Each updates only what changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from bokeh.plotting import figure
 
 from admf_dask.page.style import FIGURE, FONT, LIGHT, Palette
 from admf_dask.page.view import RunView, Surface
-
 
 _DURATION = """
 const whole = Math.round(tick * 10) / 10;

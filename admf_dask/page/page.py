@@ -168,7 +168,10 @@ class Page:
         if view is not None and named:
             running = [item.index for worker in workers for item in worker.executing if item.run == view.last.run]
             self.say("items", words.symbols(view, running))
-        self.say("throughput title", "<h2>Throughput <span class='soft small'>items a second, by time since the start</span></h2>")
+        self.say(
+            "throughput title",
+            "<h2>Throughput <span class='soft small'>items a second, by time since the start</span></h2>",
+        )
         self.throughput.show(view, now)
         self._draw_heatmap(view, scored)
 

@@ -21,8 +21,24 @@ class Palette:
     """To tell a few lines apart, the first the most."""
 
 
-LIGHT = Palette("#101828", "#667085", "#e4e7ec", "#2f5fe0", "#e8590c", "#eef1f6", ("#e8590c", "#2f5fe0", "#0e9f6e", "#8a5cd1", "#98a2b3"))
-DARK = Palette("#f2f4f7", "#98a2b3", "#333b49", "#7aa2ff", "#ff9a4d", "#242d3b", ("#ff9a4d", "#7aa2ff", "#3ccf97", "#b692f6", "#667085"))
+LIGHT = Palette(
+    "#101828",
+    "#667085",
+    "#e4e7ec",
+    "#2f5fe0",
+    "#e8590c",
+    "#eef1f6",
+    ("#e8590c", "#2f5fe0", "#0e9f6e", "#8a5cd1", "#98a2b3"),
+)
+DARK = Palette(
+    "#f2f4f7",
+    "#98a2b3",
+    "#333b49",
+    "#7aa2ff",
+    "#ff9a4d",
+    "#242d3b",
+    ("#ff9a4d", "#7aa2ff", "#3ccf97", "#b692f6", "#667085"),
+)
 
 CSS = """
 :host {

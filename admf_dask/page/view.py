@@ -137,7 +137,7 @@ class RunView:
         """Seconds left: low, likely, high, from the slowest and the fastest fifth of the recent time; None if unknown."""
         left = self.last.total - self.last.done
         likely = self.rate(now)
-        if self.state != "running" or likely <= 0:
+        if self.state != "running" or likely <= 0 or self.last.open_ended:
             return None
         rates = sorted(self.throughput(now)[1][-20:]) or [likely]
         low, high = rates[len(rates) // 5] or likely / 2, rates[-1 - len(rates) // 5] or likely

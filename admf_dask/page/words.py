@@ -44,7 +44,7 @@ def safe(text: Any) -> str:
 
 
 def in_line(parameters: Parameters, most: int = 120, *, view: RunView | None = None) -> str:
-    """`fast 18 · slow 100`, escaped; without the name where an item is one value; with `view` what is the same in all is left out."""
+    """`fast 18 · slow 100`, escaped; without the name where an item is one value; with `view`, what differs from item to item."""
     names = view.told(parameters) if view is not None else parameters
     words = " · ".join(parameters[name] if name == "item" else f"{name} {parameters[name]}" for name in names)
     return safe(words if len(words) <= most else f"{words[: most - 1]}…")
@@ -73,13 +73,16 @@ def tiles(view: RunView | None, now: float) -> str:
         f'<div class="bar"><span style="width:{100 * max(0.0, share - failed):.2f}%;background:var(--blue)"></span>'
         f'<span style="width:{100 * failed:.2f}%;background:var(--red)"></span></div>'
     )
-    aside = [f"of {format_count(last.total)}"]
+    aside = ["of an unknown number" if last.open_ended else f"of {format_count(last.total)}"]
     aside += [f"{format_count(last.recalled)} from the journal"] if last.recalled else []
     aside += [f"{format_count(last.rejected)} ruled out"] if last.rejected else []
     share_failed = f"{100 * last.failed / last.evaluated:.2g} % of evaluated" if last.evaluated else "&nbsp;"
     left, band = _time_left(view, now)
     parts = [
-        _tile(f"{safe(last.kind)} · <b>{safe(view.state)}</b>", f"{_percent(share)} %", bar),
+        _tile(
+            f"{safe(last.kind)} · <b>{safe(view.state)}</b>",
+            *(NONE, "no total") if last.open_ended else (f"{_percent(share)} %", bar),
+        ),
         _tile("completed", format_count(last.done), " · ".join(aside)),
         _tile("rate", format_rate(view.rate(now)), "15 s average" if view.state == "running" else "over the whole run"),
         _tile("time left" if view.state == "running" else "took", left, band),
@@ -102,7 +105,7 @@ def _tile(label: str, figure: str, note: str, colour: str = "") -> str:
 def _best(view: RunView) -> str:
     last = view.last
     if not last.best:
-        return _tile("best", NONE, "no score yet" if last.score or last.kind == "optimize" else "values are not ranked")
+        return _tile("best", NONE, "no score yet" if last.score or last.kind == "optimize" else "nothing is ranked")
     score, _, parameters = last.best[0]
     line = in_line(parameters, view=view)
     return _tile(
@@ -129,7 +132,7 @@ def history_title(view: RunView | None) -> str:
     """What the figure shows, with its legend."""
     name = safe(readable(str((view.last.score if view is not None else None) or "score")))
     thinned = f" · one in {view.stride} is drawn" if view is not None and view.stride > 1 else ""
-    legend = f'{_dot("var(--blue)")}each evaluation{thinned} &nbsp; {_dot("var(--orange)")}best so far'
+    legend = f"{_dot('var(--blue)')}each evaluation{thinned} &nbsp; {_dot('var(--orange)')}best so far"
     return f'<h2>{name} of every evaluation <span class="legend">{legend}</span></h2>'
 
 
@@ -168,9 +171,7 @@ def leaderboard(view: RunView | None) -> str:
         cells = "".join(f'<td title="{safe(parameters.get(n, ""))}">{safe(parameters.get(n, ""))}</td>' for n in names)
         bar = _bar(width, "var(--blue)", "background:none;opacity:.75")
         mark = "orange" if place == 1 else "soft"
-        rows.append(
-            f'<tr><td class="left {mark}">{place}</td><td>{figure}</td><td class="wide">{bar}</td>{cells}</tr>'
-        )
+        rows.append(f'<tr><td class="left {mark}">{place}</td><td>{figure}</td><td class="wide">{bar}</td>{cells}</tr>')
     title = safe(readable(str(view.last.score or "score")))
     return f"<h2>Leaderboard</h2><table><tr><th></th><th>{title}</th><th></th>{heads}</tr>{''.join(rows)}</table>"
 
@@ -200,14 +201,15 @@ def symbols(view: RunView, running: Iterable[int]) -> str:
     done, failed, total = len(view.finished_items), len(view.failed_items), len(labels)
     busy = len(under_way - view.finished_items - view.failed_items)
     counts = (("done", done, "green"), ("failed", failed, "red"), ("running", busy, "blue"))
-    legend = " &nbsp; ".join(f'{_dot(f"var(--{colour})")}{format_count(n)} {state}' for state, n, colour in counts)
+    legend = " &nbsp; ".join(f"{_dot(f'var(--{colour})')}{format_count(n)} {state}" for state, n, colour in counts)
     waiting = max(0, total - done - failed - busy)
-    legend += f' &nbsp; {_dot("var(--bar)")}{format_count(waiting)} waiting'
+    legend += f" &nbsp; {_dot('var(--bar)')}{format_count(waiting)} waiting"
     more = f" · the first {MOST_CELLS} are drawn" if total > MOST_CELLS else ""
     title = "Symbols" if view.last.kind == "process" else "Items"
     head = f'<h2>{title} <span class="legend">{legend} &nbsp; of {format_count(total)}{more}</span></h2>'
     bar = "".join(
-        f'<span style="width:{100 * n / max(1, total):.2f}%;background:var(--{colour})"></span>' for _, n, colour in counts
+        f'<span style="width:{100 * n / max(1, total):.2f}%;background:var(--{colour})"></span>'
+        for _, n, colour in counts
     )
     return f'{head}<div class="bar">{bar}</div><div class="cells">{"".join(cells)}</div>'
 
@@ -221,7 +223,8 @@ def failures(view: RunView | None) -> str:
         f'<span class="pill failed">{safe(kind)} {format_count(count)}</span>' for kind, count in kinds[:6]
     )
     rows = "".join(
-        f'<tr><td class="left mono">{in_line(failed.item, 60, view=view)}</td><td class="left mono red" title="{safe(failed.summary)}">'
+        f'<tr><td class="left mono">{in_line(failed.item, 60, view=view)}</td>'
+        f'<td class="left mono red" title="{safe(failed.summary)}">'
         f"{safe(failed.summary[:90])}</td></tr>"
         for failed in view.last.failures[:6]
     )
@@ -233,7 +236,8 @@ def all_failures(view: RunView) -> str:
     if not view.last.failures:
         return f"<h2>Failures</h2>{_nothing('None.')}"
     rows = "".join(
-        f'<details><summary class="mono">{in_line(failed.item, view=view)} <span class="red">{safe(failed.summary)}</span></summary>'
+        f'<details><summary class="mono">{in_line(failed.item, view=view)} '
+        f'<span class="red">{safe(failed.summary)}</span></summary>'
         f"{trace(failed.traceback)}</details>"
         for failed in view.last.failures
     )
@@ -305,11 +309,12 @@ def all_runs(views: Sequence[RunView]) -> str:
         share = 100 * last.done / last.total if last.total else 100.0
         colour = "var(--green)" if view.state == "finished" else "var(--blue)"
         best = f"{last.best[0][0]:.5g}" if last.best else ""
+        done = format_count(last.done) + ("" if last.open_ended else f"/{format_count(last.total)}")
         rows.append(
             f'<tr><td class="left">{safe(last.name[:80])}</td><td class="left">{safe(last.kind)}</td>'
             f'<td class="left"><span class="pill {view.state.replace(" ", "-")}">{safe(view.state)}</span></td>'
             f'<td class="wide">{_bar(share, colour)}</td>'
-            f"<td>{format_count(last.done)}/{format_count(last.total)}</td><td>{format_count(last.failed)}</td><td>{best}</td></tr>"
+            f"<td>{done}</td><td>{format_count(last.failed)}</td><td>{best}</td></tr>"
         )
     left = "".join(f'<th class="left">{name}</th>' for name in ("run", "kind", "state"))
     heads = f"<tr>{left}<th></th><th>done</th><th>failed</th><th>best</th></tr>"

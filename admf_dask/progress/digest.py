@@ -88,6 +88,8 @@ class Update:
     """In the first update, for combinations: the space without its constraints, pickled."""
     curves: tuple[Curve, ...] | None = None
     """Of the best few, best first; None where they are as they were."""
+    open_ended: bool = False
+    """Whether nobody knows the total, which is then what is done."""
 
     def pack(self) -> bytes:
         """For the wire."""
@@ -181,7 +183,8 @@ class Digest:
         return Update(
             run=started.run, kind=started.kind, name=started.name, total=started.total, slots=started.slots,
             score=self._score, maximize=started.maximize, began=started.at, at=self._at, state=self._state,
-            recalled=started.recalled, **self._counts,
+            recalled=started.recalled, done=self._counts["done"], evaluated=self._counts["evaluated"],
+            failed=self._counts["failed"], rejected=self._counts["rejected"],
             indices=np.concatenate(indices) if indices else np.empty(0, np.int64),
             scores=np.concatenate(scores) if scores else np.empty(0, np.float64),
             best=tuple((score, index, self._in_words(index)) for score, index in self._best),

@@ -141,7 +141,7 @@ def _read(block: Block | Failure) -> tuple[Any, str | None]:
         return block.values()[0], None
     if not len(block.indices):
         return "a constraint rejects it", ""
-    return {name: float(column[0]) for name, column in block.columns.items()}, None
+    return {name: float(column[0]) for name, column in (block.columns or {}).items()}, None
 
 
 def _words(failure: Failure) -> str:

@@ -31,10 +31,12 @@ from admf_dask.events import Observer
 from admf_dask.journal import Journal, as_journal
 from admf_dask.outcomes import Outcome
 from admf_dask.policy import Policy
-from admf_dask.progress import observers_for
+from admf_dask.progress import observers_for, watchers
+from admf_dask.progress.digest import Digest
 from admf_dask.resources import Layout, ResourceManager
 from admf_dask.runtime.accounts import memory_table
 from admf_dask.runtime.cluster import OwnCluster, free_address
+from admf_dask.runtime.counters import Counters
 from admf_dask.runtime.dashboard import Page, add_page
 from admf_dask.runtime.driver import Run, Title
 from admf_dask.runtime.evaluate import MapEvaluator
@@ -199,6 +201,10 @@ class Session:
         if self._cluster is None and self._client is not None and self.config.dashboard is not None:
             loop = self._client.loop.asyncio_loop
             self._page_ready = asyncio.run_coroutine_threadsafe(add_page(self._client), loop)
+        if self._client is not None and self._page_ready is not None:
+            counters = Counters(self._client, self._page_ready, self._farewells)
+            watchers.enter(counters)
+            self._stack.callback(watchers.leave, counters)
 
     def _connect(self, address: str) -> Client:
         security = self._own_security or make_security(
@@ -441,7 +447,7 @@ class Session:
         if isinstance(executor, InlineExecutor):
             evaluator = replace(evaluator, interruptible=True)
         if self._client is not None and self._page_ready is not None:
-            observers = (*observers, RunFeed(self._client, evaluator.items, self._page_ready, self._farewells))
+            observers = (*observers, RunFeed(self._client, Digest(evaluator.items), self._page_ready, self._farewells))
         throttle = None
         if self._cluster is not None:
             throttle = Throttle(self.config.max_memory_percent, executor.in_flight_limit)

@@ -1,0 +1,213 @@
+"""What being watched costs: the spine's loads without a dashboard, with the page, and with a browser looking at it.
+
+    python benchmarks/watching.py            some minutes
+    python benchmarks/watching.py --quick    about two
+
+Each round opens the same session three times (`dashboard: null` and no progress; the page and a terminal bar; both and a headless
+Chromium on this machine, whose own work counts), checks the results, and times the same laps; ratios are within a round. Then a
+million evaluations: updates a second, rows and memory that the page keeps. Then the start of a session against the stock cluster
+with its dashboard. Goals: page and progress under 2 %, with a browser under 5 %, the start at most 10 % slower.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import common
+import numpy as np
+import psutil
+import startup
+import work
+from loads import Grid, calibrate
+
+from admf_dask import ParallelOptimizer, ParameterSpace, Session, batch_objective
+from admf_dask.progress import TerminalProgress
+
+UNWATCHED, WATCHED, LOOKED_AT = "dashboard: null", "page and progress", "and a browser"
+GOALS = {WATCHED: 1.02, LOOKED_AT: 1.05}
+START = {"ours, page, TLS": "ours, page", "ours, no page, TLS": "ours, no page", "stock, page, TLS": "stock, page"}
+MILLION = 1_000_000
+
+
+class Terminal(io.StringIO):
+    """Takes what a bar writes."""
+
+    def isatty(self) -> bool:
+        """As a terminal says."""
+        return True
+
+
+@contextlib.contextmanager
+def looking(link: str) -> Iterator[None]:
+    """A headless browser on the page, in processes of its own, from before the work until after it."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--look", link], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        if process.stdout.readline().strip() != b"looking":
+            raise RuntimeError("the browser did not open the page")
+        yield
+    finally:
+        process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
+
+
+def look(link: str) -> None:
+    """What that process does."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(link)
+        page.get_by_text("All runs").filter(visible=True).first.wait_for()
+        print("looking", flush=True)
+        sys.stdin.read()
+        browser.close()
+
+
+@contextlib.contextmanager
+def watched(how: str, slots: int) -> Iterator[Session]:
+    """A session that is watched in this way."""
+    address = None if how == UNWATCHED else "127.0.0.1:0"
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(Session(mode="process", workers=slots, dashboard=address))
+        if address is not None:
+            link = str(session.dashboard_link)
+            if how == LOOKED_AT:
+                stack.enter_context(looking(link))
+        yield session
+
+
+def progress_of(how: str) -> Any:
+    """What goes with it."""
+    return False if how == UNWATCHED else TerminalProgress(Terminal())
+
+
+def laps(how: str, loads: list[Grid], slots: int, count: int) -> dict[str, float]:
+    """The median seconds of a lap of each load, checked."""
+    found = {}
+    with watched(how, slots) as session:
+        optimizer = ParallelOptimizer(session=session)
+        for load in loads:
+            space = ParameterSpace(load.axes)
+            spent = []
+            for lap in range(count + 1):
+                began = time.perf_counter()
+                result = optimizer.optimize(space, work.objective, progress=progress_of(how), name=load.name)
+                if lap:
+                    spent.append(time.perf_counter() - began)
+            np.testing.assert_allclose(result.scores, load.expected)
+            found[load.name] = statistics.median(spent)
+    return found
+
+
+@batch_objective
+def wave(columns: Any) -> Any:
+    """A thousand a millisecond, about."""
+    return np.sin(columns["a"] * 0.01) + np.cos(columns["b"] * 0.01)
+
+
+def a_million(slots: int) -> list[list[str]]:
+    """Seconds without and with the page, and what the page made of it."""
+    space = ParameterSpace({"a": range(1000), "b": range(1000)})
+    seconds: dict[str, float] = {}
+    grown: dict[str, int] = {}
+    for how in (UNWATCHED, WATCHED):
+        with watched(how, slots) as session:
+            optimizer = ParallelOptimizer(session=session)
+            optimizer.optimize(space, wave, progress=progress_of(how))
+            before, began = psutil.Process().memory_info().rss, time.perf_counter()
+            for _ in range(3):
+                optimizer.optimize(space, wave, progress=progress_of(how))
+            seconds[how] = (time.perf_counter() - began) / 3
+            time.sleep(1)
+            grown[how] = psutil.Process().memory_info().rss - before
+            if how == WATCHED:
+                views = session.client.cluster.scheduler.plugins["admf-dask-runs"].runs.values()
+                rows, updates = [view.size for view in views], [view.version for view in views]
+    each = max(updates) / seconds[WATCHED]
+    return [
+        ["seconds without the page", f"{seconds[UNWATCHED]:.2f}"],
+        ["seconds with the page", f"{seconds[WATCHED]:.2f}"],
+        ["updates a second", f"{each:.1f}"],
+        ["rows kept of each run", f"{max(rows):,}"],
+        ["memory grown by three such runs, without the page", common.mib(grown[UNWATCHED])],
+        ["memory grown by three such runs, with the page", common.mib(grown[WATCHED])],
+    ]
+
+
+def start_rows(rounds: int, slots: int) -> list[list[str]]:
+    """Seconds from opening to the first result."""
+    runs, failed = startup.measure(list(START), rounds, slots)
+    if failed:
+        raise SystemExit(f"failed: {failed}")
+    middle = {name: startup.median(runs[name], "open to first") for name in START}
+    stock = middle["stock, page, TLS"]
+    return [[short, common.seconds(middle[name]), f"{middle[name] / stock:.3f}"] for name, short in START.items()]
+
+
+def main() -> int:
+    """Measure, print, write."""
+    if sys.argv[1:2] == ["--look"]:
+        look(sys.argv[2])
+        return 0
+    given = common.options("What being watched costs.", rounds=7, quick_rounds=3)
+    facts = common.describe_machine()
+    common.print_machine(facts)
+    loads = [
+        Grid("light", calibrate(10e-6), 10e-6, fast=250, slow=400),
+        Grid("heavy", calibrate(20e-3), 20e-3, fast=10, slow=10 if given.quick else 20),
+    ]
+    found: dict[str, list[dict[str, float]]] = {UNWATCHED: [], WATCHED: [], LOOKED_AT: []}
+    chosen = common.chosen(("loads", "million", "start"), given.only)
+    for number in range(given.rounds if "loads" in chosen else 0):
+        # Each way stands first, second and third in turn.
+        order = list(found)[number % 3 :] + list(found)[: number % 3]
+        for how in order:
+            common.say(f"round {number + 1} of {given.rounds}: {how}")
+            found[how].append(laps(how, loads, given.slots, 2 if given.quick else 3))
+    figures: dict[str, Any] = {"machine": facts, "laps": found}
+    if "loads" in chosen:
+        rows = [row for load in loads for row in ratio_rows(found, load.name)]
+        columns = ["load", "watched", "a lap", "x unwatched", "lowest", "highest", "goal", ""]
+        common.print_table("watching, medians of ratios", columns, rows, markdown=given.markdown)
+    if "million" in chosen:
+        figures["million"] = a_million(given.slots)
+        common.print_table("a million evaluations", ["what", ""], figures["million"], markdown=given.markdown)
+    if "start" in chosen:
+        figures["start"] = start_rows(given.rounds, given.slots)
+        columns = ["session", "open to first result", "x stock with its dashboard"]
+        common.print_table("start, medians", columns, figures["start"], markdown=given.markdown)
+    common.write_json(given.json, figures)
+    return 0
+
+
+def ratio_rows(found: dict[str, list[dict[str, float]]], load: str) -> list[list[str]]:
+    """One for each way of watching."""
+    base = [lap[load] for lap in found[UNWATCHED]]
+    rows = [[load, UNWATCHED, common.seconds(statistics.median(base)), "1", "", "", "", ""]]
+    for how, goal in GOALS.items():
+        times = [lap[load] for lap in found[how]]
+        ratios = [with_it / without for with_it, without in zip(times, base)]
+        middle = statistics.median(ratios)
+        words = "met" if middle <= goal else "MISSED"
+        spread = [f"{ratio:.3f}" for ratio in (middle, min(ratios), max(ratios))]
+        rows.append([load, how, common.seconds(statistics.median(times)), *spread, f"{goal:.2f}", words])
+    return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
