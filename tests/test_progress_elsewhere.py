@@ -137,3 +137,20 @@ def test_a_counter_is_a_run_on_the_page() -> None:
         view = runs_of(session)["loading"]
         assert (view.last.kind, view.last.done, view.last.total) == ("count", 100, 100)
     assert quiet(1).update() is True, "closed sessions watch no more"
+
+
+# -- lines -------------------------------------------------------------------------------------------------------------
+
+
+def test_lines_go_through_logging_where_it_listens(caplog: pytest.LogCaptureFixture, inline_session: Session) -> None:
+    import io
+
+    from admf_dask.progress import LogProgress
+
+    stream = io.StringIO()
+    with caplog.at_level("INFO", logger="admf_dask.progress"):
+        inline_session.map(abs, range(3), progress=LogProgress(stream), name="told")
+    assert caplog.messages[-1].startswith("told: 3/3 (100 %)")
+    assert stream.getvalue() == ""
+    inline_session.map(abs, range(3), progress=LogProgress(stream), name="written")
+    assert "written: 3/3 (100 %)" in stream.getvalue()

@@ -1,4 +1,4 @@
-"""The drawings of the page: scores with the best so far, heatmap, equity of the best, throughput. Each updates only what changed."""
+"""The drawings of the page: scores with the best so far, heatmap, equity of the best, throughput. Each updates what changed."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ from admf_dask.events import Event, Notice, Observer, RunFinished
 from admf_dask.progress.state import ProgressState
 
 Clock = Callable[[], float]
+logger = logging.getLogger("admf_dask.progress")
 
 
 def observers_for(progress: bool | str | Observer) -> tuple[Observer, ...]:
@@ -101,7 +103,11 @@ class TerminalProgress(_Renderer):
 
 
 class LogProgress(_Renderer):
-    """Whole lines for a file: at the start, at each tenth (ten seconds apart at least), every minute, and at the end."""
+    """Whole lines for a file: at the start, at each tenth (ten seconds apart at least), every minute, and at the end.
+
+    They go through `logging` (logger `admf_dask.progress`, level INFO) where that has a handler and lets them pass, else to the
+    stream.
+    """
 
     interval = 0.0
     seconds_between = 10.0
@@ -119,7 +125,16 @@ class LogProgress(_Renderer):
         if last or due:
             self._tenth, self._line_at = tenth, now
             name = f"{self.state.name}: " if self.state.name else ""
-            self._write(f"{name}{self.state.words()}\n")
+            self._tell_line(f"{name}{self.state.words()}")
+
+    def _say(self, text: str) -> None:
+        self._tell_line(text)
+
+    def _tell_line(self, line: str) -> None:
+        if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
+            logger.info("%s", line)
+        else:
+            self._write(f"{line}\n")
 
 
 class NotebookProgress(_Renderer):
