@@ -13,6 +13,10 @@ import yaml
 from admf_dask import DataError, EngineError, ParameterSpace, Session, TaskError, datasets, run_parallel_backtests
 from admf_dask.backtests import EqualResultsWarning
 from admf_dask.engine import FrameDataHandler, Strategy, run_event
+from admf_dask.journal import Journal
+from admf_dask.journal.follow import Follow
+from admf_dask.page.view import RunView
+from admf_dask.progress.digest import Digest
 from admf_dask.runtime import FailedItemsWarning
 
 
@@ -150,3 +154,43 @@ def test_without_a_session_it_opens_its_own() -> None:
         progress=False,
     )
     assert results[0]["final_equity"] > results[1]["final_equity"]
+
+
+def test_those_who_watch_hear_scores_and_the_curves_of_the_best(
+    inline_session: Session, data: FrameDataHandler, tmp_path: Path
+) -> None:
+    configs = [
+        {"class": "sma_crossover", "parameters": {"fast": fast, "slow": 30}, "symbol": symbol}
+        for fast in range(3, 11)
+        for symbol in ("AAPL", "IBM")
+    ]
+    follow: list[Any] = []
+
+    class Watch:
+        def on_event(self, event: Any) -> None:
+            follow.append(event)
+
+    results = run_parallel_backtests(
+        configs, data, session=inline_session, progress=Watch(), journal=tmp_path / "journal"
+    )
+    best = results.frame["sharpe_ratio"].nlargest(5).index.tolist()
+    # What was seen while it ran, and what the journal tells afterwards.
+    for events in (follow, Follow(Journal(tmp_path / "journal")).new()):
+        digest = Digest(configs)
+        for event in events:
+            digest.take(event)
+        update = digest.update()
+        assert update is not None
+        view = RunView.of(update)
+        assert (view.last.kind, view.last.score, view.size) == ("backtest", "sharpe_ratio", 16)
+        assert [index for _, index, _ in view.last.best[:5]] == best
+        assert [curve.index for curve in view.curves] == best
+        assert view.names == ["fast", "symbol"]
+        assert view.surface("symbol", "fast", "best").values.shape == (8, 2)
+        for curve in view.curves:
+            equity = results[curve.index].equity
+            assert len(curve.x) <= 300
+            np.testing.assert_allclose(curve.y[-1], equity.iloc[-1], rtol=1e-6)
+            assert pd.Timestamp(curve.x[-1], unit="ms") == equity.index[-1]
+            at = equity.index.get_indexer(pd.to_datetime(curve.x, unit="ms"))
+            np.testing.assert_allclose(curve.y, equity.to_numpy()[at], rtol=1e-6)

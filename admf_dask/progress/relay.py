@@ -17,10 +17,8 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from admf_dask.progress.parallel import ParallelProgress
+from admf_dask.progress.watchers import Counter
 
 LOOPBACK = "127.0.0.1"
 DISPLAY, STATISTICS = -1, -2
@@ -33,7 +31,7 @@ logger = logging.getLogger("admf_dask")
 class Relay:
     """The side of the original. Ends with it: nothing keeps a counter alive that nobody has any more."""
 
-    def __init__(self, owner: ParallelProgress) -> None:
+    def __init__(self, owner: Counter) -> None:
         """Raises OSError where no socket can be had."""
         self._owner = weakref.ref(owner)
         self.token = secrets.token_bytes(_TOKEN_BYTES)
@@ -67,7 +65,7 @@ class Relay:
 class _Caller:
     """A connection: what came of a message so far."""
 
-    def __init__(self, connection: socket.socket, token: bytes, owner: weakref.ref[ParallelProgress]) -> None:
+    def __init__(self, connection: socket.socket, token: bytes, owner: weakref.ref[Counter]) -> None:
         self.connection, self._token, self._owner = connection, token, owner
         self._known = False
         self._piece = b""

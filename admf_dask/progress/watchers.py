@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from admf_dask.progress.parallel import ParallelProgress
+
+class Counter(Protocol):
+    """What others know of a `ParallelProgress`."""
+
+    key: str
+    total: int | None
+    description: str
+
+    def update(self, increment: int = 1) -> bool:
+        """Count."""
+
+    def display(self) -> None:
+        """Show the line now."""
+
+    def statistics(self) -> Any:
+        """As a `ProgressStatistics`."""
 
 
 class Watcher(Protocol):
     """Who shows counters."""
 
-    def changed(self, progress: ParallelProgress, ended: str | None) -> None:
+    def changed(self, progress: Counter, ended: str | None) -> None:
         """A counter has moved; `ended` is the state of its end, once. Returns within microseconds."""
 
 

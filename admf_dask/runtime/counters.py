@@ -13,8 +13,8 @@ import numpy as np
 from distributed import Client
 
 from admf_dask.events import Event
-from admf_dask.progress import ParallelProgress
 from admf_dask.progress.digest import Update
+from admf_dask.progress.watchers import Counter
 from admf_dask.runtime.feed import RunFeed
 
 
@@ -22,7 +22,7 @@ from admf_dask.runtime.feed import RunFeed
 class CountDigest:
     """A counter as updates. Asks for the count when it is sent, so counting costs nothing more."""
 
-    progress: weakref.ref[ParallelProgress]
+    progress: weakref.ref[Counter]
     run: str
     name: str
     total: int | None
@@ -56,12 +56,12 @@ class Counters:
         self._feeds: dict[str, tuple[RunFeed, CountDigest]] = {}
         self._lock = threading.Lock()
 
-    def changed(self, progress: ParallelProgress, ended: str | None) -> None:
+    def changed(self, progress: Counter, ended: str | None) -> None:
         """A counter has moved, or ended."""
         found = self._feeds.get(progress.key) or self._begin(progress)
         self._tell(*found, ended)
 
-    def _begin(self, progress: ParallelProgress) -> tuple[RunFeed, CountDigest]:
+    def _begin(self, progress: Counter) -> tuple[RunFeed, CountDigest]:
         with self._lock:
             if progress.key not in self._feeds:
                 began = time.time() - progress.statistics().elapsed
