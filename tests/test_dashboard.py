@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -62,10 +63,15 @@ class Tab:
             self.page.screenshot(path=str(Path(ARTEFACTS) / f"{name}.png"), full_page=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def browser() -> Iterator[Any]:
+    """Opened before the watch for what is left behind begins, with the processes that Chromium starts when first needed."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        first = browser.new_page()
+        with contextlib.suppress(sync_api.Error):
+            first.goto("http://127.0.0.1:9/")
+        first.close()
         yield browser
         browser.close()
 
