@@ -277,6 +277,18 @@ def test_a_billion_points_start_at_once_and_can_be_interrupted(request: pytest.F
     assert again.best_params == {"a": 4}
 
 
+def test_an_interrupt_before_the_first_result_carries_an_empty_one(thread_session: Session) -> None:
+    class Impatient:
+        def on_event(self, event: Event) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stop:
+        ParallelOptimizer(session=thread_session).optimize(SPACE, work.score, progress=Impatient())
+    found = stop.value.partial  # type: ignore[attr-defined]
+    assert (found.state, found.total_evaluations, found.best_params, len(found.frame)) == ("interrupted", 0, None, 0)
+    assert "0 of" in repr(found)
+
+
 def test_a_batch_objective_may_bound_its_rows(any_session: Session) -> None:
     @batch_objective(max_rows=10)
     def bounded(columns: dict[str, Any]) -> Any:

@@ -48,7 +48,8 @@ def run(parsed: argparse.Namespace) -> int:
                     progress=not parsed.quiet, name=study.name, journal=journal,
                 )  # fmt: skip
         except KeyboardInterrupt as stop:
-            if not isinstance(partial := getattr(stop, "partial", None), OptimizationResult):
+            partial = getattr(stop, "partial", None)
+            if not (isinstance(partial, OptimizationResult) and partial.total_evaluations):
                 raise
             result = partial
     return _report(say, result, out)

@@ -213,8 +213,8 @@ def _optimize(run: Run, evaluator: ScoreEvaluator) -> OptimizationResult:
             for block in blocks:
                 collector.add(block)
     except BaseException as error:
-        # What was found rides on whatever ended the run; with no row at all there is nothing to carry.
-        if collector.evaluated:
+        # What was found rides on whatever ended the run. Who pressed Ctrl-C always finds a result, be it an empty one.
+        if collector.evaluated or isinstance(error, KeyboardInterrupt):
             error.partial = _result(evaluator, collector, began, "interrupted", run.recalled)  # type: ignore[attr-defined]
         raise
     _check_something_left(evaluator, collector)
