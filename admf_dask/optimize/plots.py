@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from bokeh.embed import file_html
-from bokeh.models import BasicTicker, ColorBar, FactorRange, HoverTool, LinearColorMapper, NumeralTickFormatter
+from bokeh.models import BasicTicker, ColorBar, FixedTicker, HoverTool, LinearColorMapper, NumeralTickFormatter, Range1d
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
@@ -31,8 +31,8 @@ def heatmap_figure(wide: pd.DataFrame, title: str, score: str, best: tuple[Any, 
     scores = values[rows, columns]
     plot = _figure(
         title,
-        x_range=FactorRange(*across),
-        y_range=FactorRange(*down),
+        x_range=Range1d(-0.5, len(across) - 0.5),
+        y_range=Range1d(-0.5, len(down) - 0.5),
         x_axis_label=x,
         y_axis_label=y,
         height=560,
@@ -40,10 +40,11 @@ def heatmap_figure(wide: pd.DataFrame, title: str, score: str, best: tuple[Any, 
     )
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
     mapper = LinearColorMapper(palette=list(Viridis256), low=low, high=high if high > low else low + 1)
-    source = {"x": [across[c] for c in columns], "y": [down[r] for r in rows], "score": scores}
+    labels = {"x": [across[c] for c in columns], "y": [down[r] for r in rows]}
+    source = {"column": columns, "row": rows, "score": scores, **labels}
     cells = plot.rect(
-        "x",
-        "y",
+        "column",
+        "row",
         1,
         1,
         source=source,
@@ -52,13 +53,14 @@ def heatmap_figure(wide: pd.DataFrame, title: str, score: str, best: tuple[Any, 
         width_units="data",
     )
     plot.add_tools(HoverTool(renderers=[cells], tooltips=[(x, "@x"), (y, "@y"), (score, "@score{0.0000}")]))
-    plot.add_layout(
-        ColorBar(color_mapper=mapper, ticker=BasicTicker(desired_num_ticks=7), border_line_color=None), "right"
-    )
+    # Plain numbers: `8.000e+6` is no sum of money.
+    words = NumeralTickFormatter(format="0,0" if max(abs(low), abs(high)) >= 1000 else "0,0.[000]")
+    ticks = BasicTicker(desired_num_ticks=7)
+    plot.add_layout(ColorBar(color_mapper=mapper, ticker=ticks, formatter=words, border_line_color=None), "right")
     if best is not None:
-        _mark_best(plot, *best)
-    _thin_labels(plot.xaxis, across, 26)
-    _thin_labels(plot.yaxis, down, 22)
+        _mark_best(plot, across.index(str(best[0])), down.index(str(best[1])))
+    _label(plot.xaxis, across, 26)
+    _label(plot.yaxis, down, 22)
     return plot
 
 
@@ -100,18 +102,19 @@ def _figure(title: str, **options: Any) -> figure:
     return plot
 
 
-def _mark_best(plot: figure, x: Any, y: Any) -> None:
-    plot.scatter([str(x)], [str(y)], size=14, fill_color=None, line_color=ORANGE, line_width=3, legend_label="best")
+def _mark_best(plot: figure, column: int, row: int) -> None:
+    plot.scatter([column], [row], size=14, fill_color=None, line_color=ORANGE, line_width=3, legend_label="best")
     plot.legend.location = "top_right"
     plot.legend.background_fill_alpha = 0.8
     plot.legend.border_line_color = None
 
 
-def _thin_labels(axes: Any, labels: list[str], most: int) -> None:
-    """Show every k-th label, so that they can be read."""
-    keep = set(labels[:: max(1, -(-len(labels) // most))])
+def _label(axes: Any, labels: list[str], most: int) -> None:
+    """Every k-th label, so that they can be read."""
+    shown = range(0, len(labels), max(1, -(-len(labels) // most)))
     for axis in axes:
-        axis.major_label_overrides = {label: label if label in keep else "" for label in labels}
+        axis.ticker = FixedTicker(ticks=list(shown))
+        axis.major_label_overrides = {place: labels[place] for place in shown}
         axis.major_tick_line_color = None
 
 
