@@ -211,7 +211,8 @@ def test_a_scheduler_that_already_runs_gets_the_page(
         with Session(config) as first, Session(config) as second:
             first.map(abs, range(50), progress=False, name="first run")
             second.map(abs, range(70), progress=False, name="second run")
-            tab = open_tab(f"http://127.0.0.1:{cluster.page_port}/runs")
+            assert first.dashboard_link == f"http://127.0.0.1:{cluster.page_port}/runs"
+            tab = open_tab(first.dashboard_link)
             tab.sees("first run")
             tab.sees("second run")
             assert tab.errors == []

@@ -44,6 +44,7 @@ from admf_dask.runtime.executors import ClusterExecutor, Executor, InlineExecuto
 from admf_dask.runtime.feed import RunFeed
 from admf_dask.runtime.guard import refuse_unguarded_main
 from admf_dask.runtime.leases import new_folder
+from admf_dask.runtime.links import PAGE
 from admf_dask.runtime.mapping import Outcomes, map_evaluator, outcomes_of
 from admf_dask.runtime.security import make_security
 from admf_dask.runtime.shared import SharedData, SharedStore
@@ -301,11 +302,18 @@ class Session:
 
     @property
     def dashboard_link(self) -> str | None:
-        """The address of the dashboard, None without one."""
+        """The address of the page of runs, None without a dashboard; on a scheduler that lacks the page, Dask's own."""
         self._must_be_open()
         if self._page is not None:
             return self._page.link
-        return None if self._client is None or self._cluster is not None else str(self._client.dashboard_link) or None
+        if self._client is None or self._cluster is not None or not self._client.dashboard_link:
+            return None
+        link = str(self._client.dashboard_link)
+        if self._page_ready is None:
+            return link
+        concurrent.futures.wait([self._page_ready], timeout=5)
+        ours = self._page_ready.done() and self._page_ready.result() and link.endswith("/status")
+        return f"{link.removesuffix('/status')}/{PAGE}" if ours else link
 
     @property
     def tunnel(self) -> str | None:
