@@ -1,4 +1,4 @@
-"""The README's code and the notebooks run, and say what they say."""
+"""The README's code and the practices run, and say what they say."""
 
 from __future__ import annotations
 
@@ -55,9 +55,3 @@ def test_there_are_ten_practices_with_an_example_each() -> None:
 @pytest.mark.parametrize("place", range(len(PRACTICES)))
 def test_the_practices_run(place: int, tmp_path: Path) -> None:
     run(PRACTICES[place], tmp_path)
-
-
-@pytest.mark.cluster
-@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
-def test_the_notebooks_run(notebook: Path, tmp_path: Path) -> None:
-    assert "Sharpe" in (out := run(notebook.read_text(), tmp_path)) or "equity" in out
