@@ -163,7 +163,10 @@ def test_a_sweep_without_effect_says_so(inline_session: Any) -> None:
     ):
         optimizer.optimize(windows, backtest_objective("sma_crossover", prices), score="final_equity", progress=False)
     optimizer.optimize(
-        {"fast": [5, 600], "slow": [20, 800]}, backtest_objective("sma_crossover", prices), score="final_equity", progress=False
+        {"fast": [5, 600], "slow": [20, 800]},
+        backtest_objective("sma_crossover", prices),
+        score="final_equity",
+        progress=False,
     )
 
 

@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass
 
 from admf_dask.endings import Ending
-from admf_dask.local.channel import STATUS, peak_bytes
+from admf_dask.local.channel import STATUS
 
 _PRELOAD = ("numpy", "pandas", "admf_dask.runtime")
 """Loaded into the server where this process has them: the last for items that are done again."""
@@ -32,10 +32,8 @@ class Child:
         """How it ended. Waits for it; closes what was open."""
         if self.process is not None:
             self._end_group()
-            _, status, used = os.wait4(self.pid, 0)
-            # So that nobody waits for it again.
-            self.process.returncode = os.waitstatus_to_exitcode(status)
-            return Ending(self.process.returncode, peak_memory=peak_bytes(used))
+            # What the kernel tells of its memory counts this process too, whose image it was before its own began.
+            return Ending(self.process.wait())
         assert self.status is not None
         told = b""
         while len(told) < STATUS.size and (piece := os.read(self.status, STATUS.size - len(told))):
