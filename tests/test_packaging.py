@@ -89,7 +89,27 @@ def test_no_path_of_one_machine_is_committed(committed: list[Path]) -> None:
 
 def test_the_top_level_is_what_the_house_says(committed: list[Path]) -> None:
     allowed = {
-        ".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "admf_dask", "benchmarks", "docs", "environment.yml",
-        "notebooks", "pyproject.toml", "tests",
+        ".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "LICENSE", "README.md", "admf_dask", "benchmarks", "docs",
+        "environment.yml", "notebooks", "pyproject.toml", "tests",
     }  # fmt: skip
     assert {path.relative_to(ROOT).parts[0] for path in committed} <= allowed
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["title"].partition(":")[0], citation["version"]) == (PROJECT["name"], PROJECT["version"])
+    assert citation["license"] == PROJECT["license"]
+    assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_version_stands_in_one_place_more_and_agrees() -> None:
+    import admf_dask
+
+    assert admf_dask.__version__ == PROJECT["version"]
+
+
+def test_the_classifiers_begin_with_the_oldest_python() -> None:
+    named = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line]
+    assert PROJECT["requires-python"] == f">={named[0]}"
+    numbers = [int(name.partition(".")[2]) for name in named]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
