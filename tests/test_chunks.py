@@ -67,6 +67,15 @@ def test_many_slots_get_longer_chunks_so_that_one_driver_can_follow() -> None:
     assert sizer.size(10**9) * 0.001 == pytest.approx(10.0)
 
 
+def test_many_slots_are_not_cut_finer_than_the_driver_can_follow_at_the_start_nor_at_the_end() -> None:
+    sizer = ChunkSizer(1_000)
+    assert sizer.budget == pytest.approx(3.0)
+    sizer.record(1_000, 1.0)
+    assert sizer.size(1_000_000) * 0.001 == pytest.approx(3.0)
+    _, chunks = simulate([0.02] * 500_000, 250)
+    assert chunks < 1.35 * 500_000 * 0.02 / ChunkSizer(250).target  # 1.49 with the floor of few slots
+
+
 def test_near_the_end_chunks_shrink_to_the_floor_and_not_below() -> None:
     sizer = ChunkSizer(4)
     sizer.record(10_000, 1.0)

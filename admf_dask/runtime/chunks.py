@@ -25,6 +25,8 @@ PATIENCE = 1.25
 """A worker may take this many times the target before it returns what it has."""
 SECONDS_PER_SLOT = 0.01
 """Longer chunks on many slots: at 1,000 slots 10 s, so that the driver sees 100 chunks a second."""
+FLOOR_SECONDS_PER_SLOT = 0.003
+"""The first and the last chunks hold at least what the driver needs to serve each slot once: at 1,000 slots 3 s."""
 SHARES = 1.25
 """Near the end a chunk is at most this part of what is left to a slot: four fifths."""
 
@@ -40,6 +42,11 @@ class ChunkSizer:
     def target(self) -> float:
         """Seconds of work that a chunk should hold while there is plenty."""
         return max(TARGET_SECONDS, SECONDS_PER_SLOT * self.slots)
+
+    @property
+    def floor(self) -> float:
+        """Seconds of work below which a chunk is not made smaller for the sake of an even end."""
+        return max(FLOOR_SECONDS, FLOOR_SECONDS_PER_SLOT * self.slots)
 
     def record(self, items: int, seconds: float) -> None:
         """Learn from a finished chunk; recent chunks count more, long ones count more."""
@@ -60,13 +67,13 @@ class ChunkSizer:
         if self.seconds_per_item <= 0.0:
             return max(1, min(remaining, share))
         wanted = self.target / self.seconds_per_item
-        floor = math.ceil(FLOOR_SECONDS / self.seconds_per_item)
+        floor = math.ceil(self.floor / self.seconds_per_item)
         return max(1, min(remaining, int(wanted) or 1, max(share, floor)))
 
     @property
     def budget(self) -> float:
         """Seconds after which a worker returns what it has."""
-        return FIRST_BUDGET_SECONDS if self.seconds_per_item is None else PATIENCE * self.target
+        return max(FIRST_BUDGET_SECONDS, self.floor) if self.seconds_per_item is None else PATIENCE * self.target
 
 
 @dataclass(slots=True)
