@@ -32,7 +32,7 @@ def test_environment_yml_lists_the_same_packages_with_the_same_bounds() -> None:
     conda.pop("pip")
     extras = [
         line
-        for name in ("data", "calendars", "engines", "test")
+        for name in ("data", "calendars", "engines", "docs", "test")
         for line in PROJECT["optional-dependencies"][name]
         if "admf_dask" not in line
     ]
