@@ -79,7 +79,7 @@ class RunFeed:
         self._sent = time.monotonic()
         near = getattr(self._client.cluster, "scheduler", None)
         if isinstance(near, Scheduler) and near.loop is self._client.loop:
-            # A scheduler on this very event loop is told without a wire: a run of half a second is 3 % quicker for it.
+            # A scheduler on this very event loop is told without a wire.
             near.handlers[HANDLER](update=update, client=self._client.id)
             return
         try:

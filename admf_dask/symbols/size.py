@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COPIES = 3.0
 """Frames of the size of the input that a function holds at its peak: the input, what it makes of it, and a part of that again
-while it is made or written. A judgement: benchmarks/symbols.py prints what a function with 20 columns of features takes."""
+while it is made or written. A judgement, not a measurement."""
 UNKNOWN = 10.0
 """Bytes of a frame for each byte of a file that cannot be looked at: about what compressed daily bars become."""
 SAMPLE = 64 * 1024
