@@ -267,7 +267,8 @@ cells = [
     "FACTOR = 3",
     "class Bar:\\n    def __init__(self, close):\\n        self.close = close * FACTOR",
     "def make(close):\\n    return Bar(close)",
-    "print(run_isolated_process(lambda: make(2).close), run_isolated_process(lambda: make(3).close))",
+    "print(run_isolated_process(make, 2).close, run_isolated_process(lambda: make(3).close))",
+    "print(type(run_isolated_process(make, 2)) is Bar)",
     "FACTOR = 5",
     "print(run_isolated_process(lambda: make(2).close), run_isolated_process(make, 2).close)",
 ]
@@ -278,7 +279,7 @@ for number, cell in enumerate(cells):
 
 def test_functions_and_classes_of_a_notebook_travel_as_they_are_now(tmp_path: Path) -> None:
     with script(NOTEBOOK, tmp_path) as process:
-        assert process.communicate(timeout=60) == ("6 9\n10 10\n", "")
+        assert process.communicate(timeout=60) == ("6 9\nTrue\n10 10\n", "")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -5,6 +5,7 @@ Run as `python -m admf_dask.local.child FD` for a call that starts from nothing;
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pickle
@@ -60,6 +61,7 @@ def _serve(channel: socket.socket) -> int:
     logging.root.setLevel(settings["log_level"])
     try:
         function, args, kwargs = pickle.loads(packed)
+        came = classes_by_value()
         value = function(*args, **kwargs)
     except SystemExit as end:
         # As it would end any process; the caller is told the code.
@@ -71,20 +73,46 @@ def _serve(channel: socket.socket) -> int:
     try:
         answer = pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 - classes of notebooks and lambdas go by value
-        answer = _by_value(channel, value)
+        answer = _by_value(channel, value, came)
     if answer is not None:
         send(channel, RESULT, answer)
     return 0
 
 
-def _by_value(channel: socket.socket, value: Any) -> bytes | None:
+class _Homeward(cloudpickle.Pickler):  # type: ignore[misc]
+    """Classes that came by value with the call go back by name: by value they would replace the methods of the caller's own."""
+
+    def __init__(self, file: io.BytesIO, came: Mapping[type, str]) -> None:
+        super().__init__(file, protocol=5)
+        self._came = came
+
+    def reducer_override(self, obj: Any) -> Any:
+        """As the stock one, but for those classes."""
+        if isinstance(obj, type) and obj in self._came:
+            return class_of_caller, (self._came[obj],)
+        return super().reducer_override(obj)
+
+
+def classes_by_value() -> dict[type, str]:
+    """The classes that this process has by value, and the names under which both sides know them."""
+    return dict(cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS)
+
+
+def class_of_caller(name: str) -> type:
+    """The caller's own class, in the caller."""
+    found: type = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID[name]
+    return found
+
+
+def _by_value(channel: socket.socket, value: Any, came: Mapping[type, str]) -> bytes | None:
+    file = io.BytesIO()
     try:
-        packed: bytes = cloudpickle.dumps(value, protocol=5)
+        _Homeward(file, came).dump(value)
     except Exception as error:  # noqa: BLE001 - __reduce__ is user code
         words = f"a result must survive pickling to travel back, but {type(value).__name__} does not ({error})"
         send(channel, FAILURE, pickle.dumps(Failure("error", "TypeError", words, "")))
         return None
-    return packed
+    return file.getvalue()
 
 
 def _settle_in(settings: Mapping[str, Any]) -> None:
