@@ -22,6 +22,8 @@ from admf_dask.text import did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
+_ATTRS = b"PANDAS_ATTRS"
+"""Where pandas before 3 looks for `frame.attrs`; newer Arrow keeps them by itself."""
 _SEAL = b"admf_dask"
 
 
@@ -145,7 +147,10 @@ class Task:
             )
         table = pa.Table.from_pandas(value)
         seal = json.dumps({"made of": self._made_of(item), "rows in": rows_in, "digest": digest})
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _SEAL: seal})
+        notes = {**(table.schema.metadata or {}), _SEAL: seal}
+        with contextlib.suppress(TypeError, ValueError):  # what is no JSON is left out, as Arrow does
+            notes[_ATTRS] = json.dumps(value.attrs)
+        table = table.replace_schema_metadata(notes)
         path = self._path(symbol)
         temporary = os.path.join(str(self.out), f".{symbol}.{os.getpid()}.partial")
         try:
