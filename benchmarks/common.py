@@ -17,7 +17,11 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout, installed or not
 
-PACKAGES = ("dask", "distributed", "joblib", "numpy", "pandas", "bokeh", "cryptography", "cloudpickle", "psutil")
+PACKAGES = (
+    "dask", "distributed", "numpy", "pandas", "numba", "bokeh", "cryptography", "cloudpickle", "psutil",
+    "joblib", "vectorbt", "vectorbt-rust", "backtesting", "backtrader", "raptorbt",
+)  # fmt: skip
+"""Ours, then the peers."""
 
 
 def slots_here() -> int:
