@@ -15,6 +15,7 @@ TOLERATED_THREADS = (
     "Profile",  # Dask's profiler, one for the process
     "Dask-Offload",  # Dask's pool for large messages, one for the process
     "Dask-Callback-Thread",  # Dask's pool for future callbacks, one for the process
+    "QueueFeederThread",  # of a nanny's queue to a process that ended before it was told to
     "asyncio_",  # the event loop's own executor
     "IPythonHistorySavingThread",  # one for the process
     "pytest_timeout",  # the watch of the running test itself

@@ -66,7 +66,11 @@ def wait(params):
     return work.act("c loop")
 
 def main():
-    ParallelOptimizer(workers=2).optimize({"x": range(9), "folder": [sys.argv[1]]}, wait, progress=False)
+    try:
+        ParallelOptimizer(workers=2).optimize({"x": range(9), "folder": [sys.argv[1]]}, wait, progress=False)
+    except KeyboardInterrupt:
+        print(time.monotonic(), flush=True)
+        raise
 
 if __name__ == "__main__":
     main()
@@ -124,11 +128,10 @@ def test_the_short_call_ends_its_cluster_in_time_too(tmp_path: Path) -> None:
         assert len(group) >= 3
         before = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-        took = time.monotonic() - before
+        out, err = process.communicate(timeout=60)
     assert not psutil.wait_procs(group, timeout=10)[1]
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert took < 4, "two seconds for the call, the rest for the interpreter's end on a busy machine"
+    assert float(out) - before < 2
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:

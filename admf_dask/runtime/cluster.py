@@ -95,11 +95,12 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
             with lent_environment(self._pre_spawn):
                 while not starting.done() and self.pid is None:
                     await asyncio.sleep(0.005)
+                # Not later: a suspect can end the process before it has told its nanny that it is up.
+                self._pid_alive = self.pid
             status = await starting
         except asyncio.CancelledError:
             starting.cancel()
             raise
-        self._pid_alive = self.pid
         return status
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
