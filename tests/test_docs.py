@@ -13,7 +13,9 @@ import pytest
 import admf_dask
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.stem != "best-practices")
+ELSEWHERE = {"best-practices", "other-engines"}
+"""Their code is run by `test_documents` and `test_foreign_engines`."""
+PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.stem not in ELSEWHERE)
 RUN = [
     pytest.param(block, id=f"{page.stem}-{place}")
     for page in PAGES
