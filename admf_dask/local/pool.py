@@ -46,7 +46,7 @@ class ThreadPool:
         """Keep threads from now on; starting twice is no error."""
         with self._lock:
             if self._executor is None:
-                self._executor = ThreadPoolExecutor(max(1, self.workers - 1), thread_name_prefix="admf-dask-pool")
+                self._executor = _executor(self.workers)
         return self
 
     def stop(self) -> None:
@@ -82,6 +82,20 @@ class ThreadPool:
                 assert own._executor is not None
                 return work.run(own._executor, self.workers)
         return work.run(executor, self.workers)
+
+
+def _executor(workers: int) -> ThreadPoolExecutor:
+    """Threads for all but the caller."""
+    return ThreadPoolExecutor(
+        max(1, workers - 1), thread_name_prefix="admf-dask-pool", initializer=_limit_own_openmp, initargs=(workers,)
+    )
+
+
+def _limit_own_openmp(workers: int) -> None:
+    """In a thread of a pool: OpenMP counts its threads for each thread that calls it."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=max(1, _cpus() // workers), user_api="openmp")
 
 
 class _Work:

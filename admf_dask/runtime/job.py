@@ -22,7 +22,7 @@ from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.facts import forgotten, stop_what_runs, tell_from_now_on, watched
 from admf_dask.runtime.shared import SharedData, value_of
 from admf_dask.runtime.shared.arrival import is_here, place_here
-from admf_dask.runtime.threads import limit_inner_threads
+from admf_dask.runtime.threads import limit_inner_threads, limit_this_thread
 
 evaluators_here: dict[str, MapEvaluator] = {}
 """Evaluators of runs whose workers are threads of this process: they are shared, not pickled."""
@@ -99,6 +99,8 @@ class Job(WorkerPlugin):  # type: ignore[misc]
 
     def watch(self) -> Watch:
         """The watch of this thread, with an alarm where items have a timeout."""
+        if not self._own_process:
+            limit_this_thread()
         watch = Watch(self.cancelled, _black_box(self.black_boxes).slot(self.run) if self.black_boxes else None)
         timeout = self.evaluator().policy.timeout
         if timeout is not None:

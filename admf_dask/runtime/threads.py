@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,9 @@ VARIABLES = (
 """Read by libraries when they are loaded (Arrow reads the first); set for every worker process before it starts."""
 
 
+_LIBRARIES = {"numpy", "scipy", "sklearn", "torch", "pyarrow", "numba", "numexpr"}
 _limited: set[str] = set()
+_own = threading.local()
 
 
 def inner_thread_variables() -> dict[str, str]:
@@ -35,7 +38,7 @@ def limit_inner_threads(slots: int) -> None:
     Of `slots` threads each gets one inner thread. Called with each job, since a job may load libraries; those that the
     last call has seen cost nothing.
     """
-    libraries = {"numpy", "scipy", "sklearn", "torch", "pyarrow", "numba", "numexpr"} & sys.modules.keys()
+    libraries = _LIBRARIES & sys.modules.keys()
     if libraries <= _limited:
         return
     _limited.update(libraries)
@@ -48,6 +51,17 @@ def limit_inner_threads(slots: int) -> None:
         numba.set_num_threads(1)
     if (numexpr := sys.modules.get("numexpr")) is not None:
         numexpr.set_num_threads(1)
+
+
+def limit_this_thread() -> None:
+    """In a thread of this process that evaluates: OpenMP counts its threads for each thread that calls it."""
+    libraries = _LIBRARIES & sys.modules.keys()
+    if libraries <= getattr(_own, "seen", set()):
+        return
+    _own.seen = libraries
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=1, user_api="openmp")
 
 
 @contextmanager
