@@ -74,11 +74,8 @@ def test_the_pool_is_one() -> None:
         TYPE = "threads"
         Pool = Pool
 
-    run(
-        Case,
-        ["test_map", "test_map_handle_iterable_exception", "test_map_no_failfast", "test_release_task_refs"],
-        at_least=4,
-    )
+    # Not `test_map_no_failfast`: here the first error stops the rest.
+    run(Case, ["test_map", "test_map_handle_iterable_exception", "test_release_task_refs"], at_least=3)
 
 
 def test_the_queue_blocks_as_queues_do() -> None:

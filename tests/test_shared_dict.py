@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from admf_dask import Session, SessionError
+from admf_dask.runtime.shared_dict import SharedDict
 
 
 def count(item: int, counts: Any) -> int:
@@ -34,6 +35,13 @@ def test_it_is_a_mapping(any_session: Session) -> None:
     assert dict(ours) == {"a": 1, ("b", 2): [3], "c": None}
     assert ours == {"a": 1, ("b", 2): [3], "c": None}
     assert sorted(map(str, ours.keys())) == ["('b', 2)", "a", "c"]
+    assert ours | {"a": 9, "z": 0} == {"a": 9, ("b", 2): [3], "c": None, "z": 0}
+    assert {"a": 9, "z": 0} | ours == {"a": 1, ("b", 2): [3], "c": None, "z": 0}
+    same = ours
+    same |= {"c": None}
+    assert same is ours
+    with pytest.raises(TypeError, match="unsupported operand"):
+        _ = ours | [("a", 1)]
     assert ours.setdefault("a", 5) == 1
     assert ours.setdefault("d", 5) == 5
     assert ours.setdefault("c", 5) is None
@@ -59,3 +67,18 @@ def test_misuse_is_told() -> None:
             session.shared_dict("")
     with pytest.raises(SessionError, match="is closed, and the dictionary with it"):
         ours["a"] = 1
+
+
+def test_an_update_is_one_step(process_session: Session) -> None:
+    ours = process_session.shared_dict("pairs")
+    ours.update(left=0, right=0)
+
+    def write(number: int, pairs: SharedDict) -> list[bool]:
+        seen = []
+        for turn in range(30):
+            pairs.update(left=(number, turn), right=(number, turn))
+            now = pairs.copy()
+            seen.append(now["left"] == now["right"])
+        return seen
+
+    assert all(all(seen) for seen in process_session.map(write, range(4), data=ours, progress=False).values())

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, Self
 
 import cloudpickle
 from distributed import Client, Scheduler, SchedulerPlugin, get_worker
@@ -34,9 +34,19 @@ class Store:
         self._version = 0
 
     def step(
-        self, name: str, verb: str, mark: bytes = b"", key: bytes = b"", value: bytes = b"", version: int = 0
+        self,
+        name: str,
+        verb: str,
+        mark: bytes = b"",
+        key: bytes = b"",
+        value: bytes = b"",
+        version: int = 0,
+        many: Sequence[tuple[bytes, bytes, bytes]] = (),
     ) -> Any:
-        """One operation; `mark` is the key's content key. Returns what the operation is documented to return below."""
+        """One operation; `mark` is the key's content key, `many` are marks, keys and values for `update`.
+
+        Returns what the operation is documented to return below.
+        """
         with self._lock:
             entries = self._dicts.setdefault(name, {})
             if verb == "get":
@@ -50,6 +60,10 @@ class Store:
                 return None
             if verb == "last":
                 return entries.pop(next(reversed(entries))) if entries else None
+            if verb == "update":
+                for each_mark, each_key, each_value in many:
+                    self._write(entries, "set", each_mark, each_key, each_value, 0)
+                return None
             return self._write(entries, verb, mark, key, value, version)
 
     def _write(
@@ -132,6 +146,25 @@ class SharedDict(MutableMapping[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         """Set the value."""
         self._step("set", mark=content_key(key), key=cloudpickle.dumps(key), value=cloudpickle.dumps(value))
+
+    def update(self, mapping: Any = (), /, **kwargs: Any) -> None:
+        """Set many keys in one step: nobody sees some of them without the others."""
+        new = dict(mapping, **kwargs)
+        many = [(content_key(key), cloudpickle.dumps(key), cloudpickle.dumps(value)) for key, value in new.items()]
+        self._step("update", many=many)
+
+    def __or__(self, other: Any) -> dict[Any, Any]:
+        """A plain dict with the pairs of both; the right one wins."""
+        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> dict[Any, Any]:
+        """As `|`, from the right."""
+        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Self:
+        """Update in place, in one step."""
+        self.update(other)
+        return self
 
     def __delitem__(self, key: Any) -> None:
         """Remove the key; raises KeyError."""
