@@ -92,7 +92,7 @@ def _prepare(connection: sqlite3.Connection, folder: Path, write: bool) -> None:
                 f"the journal in {folder} was written by a newer admf_dask (format {version}, this one reads {VERSION})"
             )
         if write:
-            # Blocks are hundreds of kilobytes: a third less work than with the stock pages of 4 KiB. Counts for a new file.
+            # Blocks are hundreds of kilobytes, the stock pages 4 KiB. Counts for a new file.
             connection.execute("PRAGMA page_size = 16384")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
