@@ -257,7 +257,9 @@ def start_driver(journal: Path, **environment: str) -> subprocess.Popen[str]:
 def wait_for_blocks(journal: Path, count: int) -> None:
     while True:
         try:
-            with sqlite3.connect(f"file:{journal / 'journal.sqlite'}?mode=ro", uri=True) as connection:
+            with contextlib.closing(
+                sqlite3.connect(f"file:{journal / 'journal.sqlite'}?mode=ro", uri=True)
+            ) as connection:
                 found = connection.execute("SELECT count(*) FROM block").fetchone()[0]
         except sqlite3.Error:
             found = 0
@@ -291,7 +293,7 @@ def test_a_driver_killed_at_random_instants_loses_nothing_recorded(
         with start_driver(journal, TMPDIR=str(tmp_path)) as driver:
             wait_for_blocks(journal, before + chance.randint(1, 2))
             driver.send_signal(signal.SIGKILL)
-        with sqlite3.connect(journal / "journal.sqlite") as connection:
+        with contextlib.closing(sqlite3.connect(journal / "journal.sqlite")) as connection:
             recorded.append(connection.execute("SELECT count(*) FROM block").fetchone()[0])
     assert not still_there(str(tmp_path)), "an orphan"
     status = Journal(journal).status()
@@ -323,7 +325,7 @@ def test_two_drivers_on_one_journal_are_refused(optimizer: ParallelOptimizer, tm
 def test_a_torn_last_record_costs_that_record_only(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
     """A kill leaves the write-ahead log behind; here its tail is cut off at each of some bytes."""
     journal = tmp_path / "j"
-    with sqlite3.connect(tmp_path / "unrelated.sqlite"):
+    with contextlib.closing(sqlite3.connect(tmp_path / "unrelated.sqlite")):
         pass
     code = f"""
     import os

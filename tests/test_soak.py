@@ -113,6 +113,6 @@ def test_nothing_is_lost(mode: str, threads: int, tmp_path: Path) -> None:
 
 
 def positions(journal: Path) -> list[int]:
-    with sqlite3.connect(journal / "journal.sqlite") as connection:
+    with contextlib.closing(sqlite3.connect(journal / "journal.sqlite")) as connection:
         blocks = [stored.block for stored in read_blocks(connection, 1)]
     return [i for block in blocks for i in [*block.indices.tolist(), *(failed.index for failed in block.failures)]]
