@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -15,12 +16,13 @@ TOLERATED_THREADS = (
     "Profile",  # Dask's profiler, one for the process
     "Dask-Offload",  # Dask's pool for large messages, one for the process
     "Dask-Callback-Thread",  # Dask's pool for future callbacks, one for the process
-    "QueueFeederThread",  # of a nanny's queue to a process that ended before it was told to
     "asyncio_",  # the event loop's own executor
     "IPythonHistorySavingThread",  # one for the process
     "pytest_timeout",  # the watch of the running test itself
 )
-WAITING_FOR_A_WORKER = "AsyncProcess"
+OF_A_WORKER = ("AsyncProcess", "QueueFeederThread")
+"""Threads that a nanny has for each worker process: one that waits for it, and one that feeds the queue over which it is told to
+stop. The second ends when the queue of a dead process is collected, which a cycle through a traceback may put off."""
 TOLERATED_PROCESSES = (
     "multiprocessing.resource_tracker",  # started with the first spawned process, kept for the life of this one
     "admf_dask.local.forkserver",  # started with the first isolated call, kept for the life of this process
@@ -84,10 +86,9 @@ def describe(before: Seen, now: Seen, folder: str) -> list[str]:
     words += [f"process {pid} (ended, and never waited for)" for pid in now.zombies - before.zombies]
     named = {thread.ident: thread.name for thread in threading.enumerate()}
     new = {ident: str(named.get(ident, ident)) for ident in now.threads - before.threads}
-    # The same of the threads in which a nanny waits for its process.
-    waiting = [ident for ident, name in new.items() if name.startswith(WAITING_FOR_A_WORKER)]
+    # The same of the threads that go with a process.
     if len(now.threads) <= len(before.threads):
-        new = {ident: name for ident, name in new.items() if ident not in waiting}
+        new = {ident: name for ident, name in new.items() if not name.startswith(OF_A_WORKER)}
     words += [f"thread {name!r}" for name in new.values()]
     words += [f"listening port {ip}:{port}" for ip, port in now.ports - before.ports]
     words += [f"file {Path(folder, name)}" for name in now.files - before.files if not name.startswith("pytest-of-")]
@@ -101,10 +102,15 @@ def wait_until_gone(folder: str, before: Seen, seconds: float = 20.0) -> list[st
     gap before its replacement, which would then look like a process of that test.
     """
     deadline = time.monotonic() + seconds
+    collect = time.monotonic() + 0.5
     while True:
         now = look(folder)
         left = describe(before, now, folder)
         complete = len(now.processes) >= len(before.processes)
         if (complete and not left) or time.monotonic() > deadline:
             return left
+        if time.monotonic() > collect:
+            # What only a cycle holds is not left behind.
+            gc.collect()
+            collect += 1.0
         time.sleep(0.02)

@@ -326,11 +326,11 @@ def test_chance_does_not_depend_on_workers_retries_deaths_and_resuming(
         for number, _ in enumerate(session.as_completed(work.draws_after_trouble, range(60), **options)):
             if number == 20:
                 break
+        # Whether the run that was left had recorded it or not, 17 has now met its death in the run that counts.
+        (tmp_path / "trouble-17").unlink(missing_ok=True)
         outcomes = session.map(work.draws_after_trouble, range(60), progress=False, **options)
     assert outcomes.values() == drawn[1]
-    # Which run met which trouble depends on when the first was left; the death of 17 is in one of them.
-    assert (tmp_path / "trouble-17").exists()
-    assert any(outcome.attempts > 1 for outcome in outcomes)
+    assert {outcome.index for outcome in outcomes if outcome.attempts > 1} >= {17}
 
 
 def test_a_batch_gets_a_seed_for_each_combination(any_session: Session) -> None:
