@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask import ranking
-from admf_dask.config import ParallelConfig
 from admf_dask.engine import BacktestResult, FrameDataHandler, StrategyConfig, choose_engine, run_compiled, run_event
 from admf_dask.engine.coordinator import compiled_book, notes_of
 from admf_dask.engine.result import FILL_COLUMNS
@@ -23,7 +21,7 @@ from admf_dask.journal import Journal
 from admf_dask.outcomes import Block, Curve, EqualResultsWarning, Outcome, error_words
 from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
-from admf_dask.runtime import Keep, MapEvaluator, Outcomes, Session, Title
+from admf_dask.runtime import Keep, MapEvaluator, Outcomes, Session, Title, session_for, settings_of
 from admf_dask.runtime.evaluate import Rows
 from admf_dask.space.items import Combinable
 from admf_dask.text import did_you_mean, format_count, join_words
@@ -89,21 +87,12 @@ def run_parallel_backtests(
     evaluator = _Backtests(
         _Task(engine, dict(rename or {})), configs, (handler,), Policy.of(on_error=on_error, timeout=timeout)
     )
-    with _session(session, workers, mode) as open_session:
+    with session_for(session, settings_of(None, workers, mode)) as open_session:
         run = open_session.run(evaluator, Title("backtest", "backtests"), observers_for(progress), journal)
         outcomes = Outcomes.gather(run, configs)
     results = BacktestResults(outcomes, handler, dict(rename or {}))
     results.warn_if_all_equal()
     return results
-
-
-@contextlib.contextmanager
-def _session(session: Session | Client | None, workers: int | None, mode: str) -> Iterator[Session]:
-    if isinstance(session, Session):
-        yield session
-        return
-    with Session(ParallelConfig(max_workers=workers or 0, mode=mode), client=session) as own:
-        yield own
 
 
 def expand(given: Any, symbols: Sequence[str]) -> list[dict[str, Any]]:

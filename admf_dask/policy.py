@@ -74,7 +74,7 @@ class Policy:
             elif form == "stop_after" and int(amount) >= 1:
                 return Limit(int(amount))
         except ValueError:
-            pass
+            pass  # No number: the message below says what there may be.
         raise ValueError(
             'on_error must be "record", "raise", "stop_after:N" (failures) or "stop_after:P%" (of what was evaluated), '
             f"but is {self.on_error!r}"

@@ -6,8 +6,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from admf_dask.config import ParallelConfig
@@ -22,7 +21,18 @@ from admf_dask.outcomes import EqualResultsWarning
 from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
 from admf_dask.resources import Machine
-from admf_dask.runtime import BatchEvaluator, FailedItemsWarning, Keep, Run, ScoreEvaluator, Session, Title, takes
+from admf_dask.runtime import (
+    BatchEvaluator,
+    FailedItemsWarning,
+    Keep,
+    Run,
+    ScoreEvaluator,
+    Session,
+    Title,
+    session_for,
+    settings_of,
+    takes,
+)
 from admf_dask.text import format_count, join_words
 
 if TYPE_CHECKING:
@@ -62,8 +72,7 @@ class ParallelOptimizer:
         config: ParallelConfig | None = None,
     ) -> None:
         """Check the settings; nothing is started."""
-        given: dict[str, Any] = {"max_workers": workers, "mode": mode}
-        self.config = replace(config or ParallelConfig(), **{k: v for k, v in given.items() if v is not None})
+        self.config = settings_of(config, workers, mode)
         self.session = session
 
     @property
@@ -134,7 +143,7 @@ class ParallelOptimizer:
         )  # fmt: skip
         check_room(evaluator.items.size, evaluator.keep.count, 1, Machine.probe(interval=0).memory_available)
         title = Title("optimize", name or _name(objective_function))
-        with self._session() as session:
+        with session_for(self.session, self.config) as session:
             return _optimize(session.run(evaluator, title, observers_for(progress), journal), evaluator)
 
     def to_delayed(
@@ -176,14 +185,6 @@ class ParallelOptimizer:
         if isinstance(objective, BatchObjective):
             return BatchEvaluator(objective, space, extra, policy, keep=keep)
         return ScoreEvaluator(objective, space, extra, policy, keep=keep)
-
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[Session]:
-        if isinstance(self.session, Session):
-            yield self.session
-            return
-        with Session(self.config, client=self.session) as session:
-            yield session
 
 
 def check_objective(objective: Any) -> None:

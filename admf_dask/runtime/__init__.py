@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from admf_dask.runtime.driver import Run, Title
     from admf_dask.runtime.evaluate import Keep, MapEvaluator
     from admf_dask.runtime.mapping import FailedItemsWarning, Outcomes, map_evaluator
+    from admf_dask.runtime.places import session_for, settings_of
     from admf_dask.runtime.score import BatchEvaluator, ScoreEvaluator
     from admf_dask.runtime.session import Session
     from admf_dask.runtime.shared import SharedData, value_of
@@ -29,6 +30,8 @@ _HOMES = {
     "SharedData": "shared",
     "Title": "driver",
     "map_evaluator": "mapping",
+    "session_for": "places",
+    "settings_of": "places",
     "takes": "calls",
     "value_of": "shared",
 }
@@ -45,6 +48,8 @@ __all__ = [
     "SharedData",
     "Title",
     "map_evaluator",
+    "session_for",
+    "settings_of",
     "takes",
     "value_of",
 ]

@@ -1,6 +1,8 @@
 """`Session`: the cluster that everything runs on, opened once and used many times.
 
 States: new -> open -> closed. A session is opened by `with` or `.open()`, once.
+
+One class, and longer than other modules because its docstrings are the reference of what every run takes.
 """
 
 from __future__ import annotations

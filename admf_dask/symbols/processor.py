@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from admf_dask.events import Observer
 from admf_dask.journal import Journal, as_journal
 from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
-from admf_dask.runtime import MapEvaluator, Outcomes, Session, Title
+from admf_dask.runtime import MapEvaluator, Outcomes, Session, Title, session_for, settings_of
 from admf_dask.steps import FrameReader, compose
 from admf_dask.steps.pipeline import starts_with_frame
 from admf_dask.symbols.restart import Sitting, as_recorded
@@ -53,8 +52,7 @@ class ParallelDataProcessor:
         config: ParallelConfig | None = None,
     ) -> None:
         """Check the settings; nothing is started."""
-        given: dict[str, Any] = {"max_workers": workers, "mode": mode}
-        self.config = replace(config or ParallelConfig(), **{k: v for k, v in given.items() if v is not None})
+        self.config = settings_of(config, workers, mode)
         self.session = session
 
     def process_symbols(
@@ -121,7 +119,7 @@ class ParallelDataProcessor:
         data_here = () if source.frames is None else (source.frames,)
         evaluator = MapEvaluator(task, items, data_here, policy)
         title = Title("process", str(getattr(function, "__name__", "symbols")))
-        with self._session() as session:
+        with session_for(self.session, self.config) as session:
             weights = source.weights(items, memory=session.layout.threads_per_process > 1)
             run = session.run(evaluator, title, (*observers, sitting), journal, weights)
             try:
@@ -148,14 +146,6 @@ class ParallelDataProcessor:
         task = Task(function, kwargs, source.pattern, source.mapping is not None, reader, None)
         items = [Item(name, 0, "") for name in source.names(symbols)]
         return list_bag(items, "symbols").map(partial(pair, task=task, frames=source.frames))
-
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[Session]:
-        if isinstance(self.session, Session):
-            yield self.session
-            return
-        with Session(self.config, client=self.session) as session:
-            yield session
 
 
 def _function(given: Any) -> Callable[..., Any]:

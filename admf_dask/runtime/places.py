@@ -1,0 +1,30 @@
+"""Where a job of the toolkit runs: in what it was given, or in a session of its own for the length of one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from admf_dask.config import ParallelConfig
+from admf_dask.runtime.session import Session
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def settings_of(config: ParallelConfig | None, workers: int | None, mode: str | None) -> ParallelConfig:
+    """The config, with what was given beside it going before. Raises ConfigError."""
+    given: dict[str, Any] = {"max_workers": workers, "mode": mode}
+    return replace(config or ParallelConfig(), **{name: value for name, value in given.items() if value is not None})
+
+
+@contextmanager
+def session_for(given: Session | Client | None, config: ParallelConfig) -> Iterator[Session]:
+    """A session, left open; a session over a client, which is left open; or one opened from the config, and closed."""
+    if isinstance(given, Session):
+        yield given
+        return
+    with Session(config, client=given) as session:
+        yield session
