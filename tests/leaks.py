@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
@@ -114,3 +115,17 @@ def wait_until_gone(folder: str, before: Seen, seconds: float = 20.0) -> list[st
             gc.collect()
             collect += 1.0
         time.sleep(0.02)
+
+
+def still_there(folder: str, seconds: float = 10.0) -> list[int]:
+    """Processes, whoever their parent is, that have a folder of ours for temporary files; some time to end."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("TMPDIR") == folder:
+                    found.append(process.pid)
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)

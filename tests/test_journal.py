@@ -10,16 +10,15 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import fault_work
 import journal_work as work
+import leaks
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 
 from admf_dask import (
@@ -267,20 +266,6 @@ def wait_for_blocks(journal: Path, count: int) -> None:
             return
 
 
-def still_there(folder: str, seconds: float = 10.0) -> list[int]:
-    """Processes, whoever their parent is, that have a folder of ours for temporary files; some time to end."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("TMPDIR") == folder:
-                    found.append(process.pid)
-        if not found or time.monotonic() > deadline:
-            return found
-        time.sleep(0.05)
-
-
 @pytest.mark.cluster
 def test_a_driver_killed_at_random_instants_loses_nothing_recorded(
     optimizer: ParallelOptimizer, marks: Path, tmp_path: Path
@@ -295,7 +280,7 @@ def test_a_driver_killed_at_random_instants_loses_nothing_recorded(
             driver.send_signal(signal.SIGKILL)
         with contextlib.closing(sqlite3.connect(journal / "journal.sqlite")) as connection:
             recorded.append(connection.execute("SELECT count(*) FROM block").fetchone()[0])
-    assert not still_there(str(tmp_path)), "an orphan"
+    assert not leaks.still_there(str(tmp_path)), "an orphan"
     status = Journal(journal).status()
     assert status.state == "killed"
     assert 0 < status.recalled + status.done < 800
@@ -332,6 +317,7 @@ def test_a_torn_last_record_costs_that_record_only(optimizer: ParallelOptimizer,
     import sys
     sys.path.insert(0, {str(HERE)!r})
     import journal_work as work
+import leaks
     from admf_dask import ParallelConfig, ParallelOptimizer, Session
     from admf_dask.journal.journal import Record
     from admf_dask.runtime import chunks
