@@ -310,14 +310,11 @@ def test_two_drivers_on_one_journal_are_refused(optimizer: ParallelOptimizer, tm
 def test_a_torn_last_record_costs_that_record_only(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
     """A kill leaves the write-ahead log behind; here its tail is cut off at each of some bytes."""
     journal = tmp_path / "j"
-    with contextlib.closing(sqlite3.connect(tmp_path / "unrelated.sqlite")):
-        pass
     code = f"""
     import os
     import sys
     sys.path.insert(0, {str(HERE)!r})
     import journal_work as work
-import leaks
     from admf_dask import ParallelConfig, ParallelOptimizer, Session
     from admf_dask.journal.journal import Record
     from admf_dask.runtime import chunks
