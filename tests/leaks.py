@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,10 @@ stop. The second ends when the queue of a dead process is collected, which a cyc
 TOLERATED_PROCESSES = (
     "multiprocessing.resource_tracker",  # started with the first spawned process, kept for the life of this one
     "admf_dask.local.forkserver",  # started with the first isolated call, kept for the life of this process
+)
+TOLERATED_FILES = (
+    "pytest-of-",
+    "admf-dask-server-",  # the socket of multiprocessing's fork server, kept for the life of this process
 )
 
 
@@ -61,7 +66,10 @@ def _state(process: psutil.Process) -> str | None:
     try:
         state = str(process.status())
         command = "" if state == psutil.STATUS_ZOMBIE else " ".join(process.cmdline())
-        return None if any(name in command for name in TOLERATED_PROCESSES) else state
+        # The server that worker processes are forked from is kept for the life of this one; its children look like it.
+        server = getattr(forkserver._forkserver, "_forkserver_pid", None)
+        tolerated = process.pid == server or any(name in command for name in TOLERATED_PROCESSES)
+        return None if tolerated else state
     except psutil.NoSuchProcess:
         return None
 
@@ -92,7 +100,7 @@ def describe(before: Seen, now: Seen, folder: str) -> list[str]:
         new = {ident: name for ident, name in new.items() if not name.startswith(OF_A_WORKER)}
     words += [f"thread {name!r}" for name in new.values()]
     words += [f"listening port {ip}:{port}" for ip, port in now.ports - before.ports]
-    words += [f"file {Path(folder, name)}" for name in now.files - before.files if not name.startswith("pytest-of-")]
+    words += [f"file {Path(folder, name)}" for name in now.files - before.files if not name.startswith(TOLERATED_FILES)]
     return words
 
 

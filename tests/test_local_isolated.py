@@ -219,13 +219,13 @@ def test_many_calls_from_many_threads_leave_no_descriptor_and_no_zombie() -> Non
 
 def test_the_server_has_one_thread_and_may_be_killed_or_closed() -> None:
     run_isolated_process(os.getpid)
-    (server,) = (c for c in psutil.Process().children() if "forkserver" in " ".join(c.cmdline()))
+    (server,) = (c for c in psutil.Process().children() if "admf_dask.local.forkserver" in " ".join(c.cmdline()))
     assert server.num_threads() == 1
     server.kill()
     server.wait(10)
     assert run_isolated_process(int, 3) == 3
     run_isolated_process.close()
-    assert not [c for c in psutil.Process().children() if "forkserver" in " ".join(c.cmdline())]
+    assert not [c for c in psutil.Process().children() if "admf_dask.local.forkserver" in " ".join(c.cmdline())]
     assert run_isolated_process(int, 4) == 4
 
 

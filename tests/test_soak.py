@@ -22,6 +22,7 @@ import pytest
 from admf_dask import Journal, Session, TaskError, TaskTimeout, WorkerDied
 from admf_dask.journal.store import read_blocks
 from admf_dask.runtime import FailedItemsWarning
+from admf_dask.runtime.forkserver import server_pid
 
 ITEMS = int(os.environ.get("ADMF_DASK_SOAK_ITEMS", "300"))
 CAUSES: dict[str, tuple[Any, str]] = {
@@ -66,7 +67,8 @@ class Killer(threading.Thread):
             for child in children:
                 # One may have ended since it was listed.
                 with contextlib.suppress(psutil.Error):
-                    if child.pid not in self.others and "spawn_main" in " ".join(child.cmdline()):
+                    forked = "multiprocessing.forkserver" in " ".join(child.cmdline()) and child.pid != server_pid()
+                    if child.pid not in self.others and forked:
                         child.kill()
                         self.kills += 1
                         break

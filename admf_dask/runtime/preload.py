@@ -8,6 +8,7 @@ import signal
 import sys
 
 from admf_dask.runtime.accounts import count_private_memory
+from admf_dask.runtime.forkserver import leave_server
 
 _PR_SET_PDEATHSIG = 1
 _SWITCH_SECONDS = 0.001
@@ -18,6 +19,7 @@ chunk came that much later."""
 def dask_setup(worker: object) -> None:
     """Count private memory, leave Ctrl-C to the driver, and end with it, also where a C call holds this interpreter."""
     count_private_memory(worker)
+    leave_server()
     sys.setswitchinterval(_SWITCH_SECONDS)
     # The mask it was started with may be gone: who starts multiprocessing's resource tracker unblocks the signal. Terminals and
     # notebooks send it to the whole group; what it means is decided by the driver.

@@ -1,0 +1,76 @@
+"""Worker processes are forked, ready to work, from a small process that has imported once what each of them needs.
+
+Started from nothing a worker imports for most of a second, and so does its replacement after a death, on CPUs that the other
+workers need. Forked it is there in hundredths, and the memory of what was imported is shared until it is written to.
+
+The server is multiprocessing's own, one for this process: it runs no thread of Python's but its first, and only imports, which
+makes forking it safe (the one thread that an import starts belongs to an allocator of Arrow's, which knows of forks). It starts
+with the first session that has worker processes, ends with this process, and takes what it started with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+from multiprocessing import forkserver
+from pathlib import Path
+
+from admf_dask.runtime.leases import new_folder
+
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+"""How worker processes start (macOS's own libraries do not bear forking)."""
+_ALWAYS = ["admf_dask.runtime.warm"]
+_IF_USED = ["pandas", "pyarrow.parquet", "numba"]
+"""Loaded where this process has them: then what it sends to workers will need them too."""
+_LONGEST = 60
+"""Characters of a folder in which a socket's path, of 107 at the most, has room."""
+_starting = threading.Lock()
+
+
+def start_server() -> None:
+    """Begin to start the server, where there is none; costs a few milliseconds, its imports go on beside the caller."""
+    if METHOD != "forkserver":
+        return
+    with _starting:
+        if server_pid() is None:
+            context = multiprocessing.get_context(METHOD)
+            context.set_forkserver_preload([*(name for name in _IF_USED if name in sys.modules), *_ALWAYS])
+            _choose_folder()
+        forkserver.ensure_running()
+
+
+def _choose_folder() -> None:
+    """Where multiprocessing puts the server's socket: where a later session sweeps it up if this process is killed."""
+    settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    if settings.get("tempdir") is None:
+        usual = tempfile.gettempdir()
+        lease = new_folder(Path(usual if len(usual) <= _LONGEST else "/tmp"), "admf-dask-server-")
+        atexit.register(lease.remove)
+        settings["tempdir"] = str(lease.folder)
+
+
+def server_pid() -> int | None:
+    """The process id of the server, None where there is none."""
+    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    return pid
+
+
+def leave_server() -> None:
+    """In a worker process: have nothing in common with the server that it was forked from, nor with others forked from it.
+
+    The server waits for the end of all who could ask it for processes, and a forked process is one of those: it must end when the
+    driver does, however that is. If the function of an item starts processes in this way, they get a server of their own.
+    """
+    server = getattr(forkserver, "_forkserver", None)
+    held = getattr(server, "_forkserver_alive_fd", None)
+    if server is None or held is None or server_pid() is not None:
+        return
+    os.close(held)
+    server.__init__()
+    # Python draws anew in a forked process by itself, NumPy does not: without seed= each worker would draw the same numbers.
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
