@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import cluster_work as work
+import numpy as np
 import psutil
 import pytest
 
 from admf_dask import Outcome, ParallelConfig, SchedulerUnreachable, Session, SessionClosed, SessionError, TaskError
 from admf_dask.outcomes import error_words
-from admf_dask.runtime import FailedItemsWarning
+from admf_dask.runtime import FailedItemsWarning, forkserver
+from admf_dask.runtime.job import LARGEST_POSTED
 
 HERE = Path(__file__).parent
 
@@ -283,6 +285,20 @@ def test_a_guarded_script_starts_and_ends_without_a_word(tmp_path: Path) -> None
         tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[1, 2]\n", "")
+
+
+@pytest.mark.cluster
+def test_worker_processes_have_a_common_origin_and_chance_of_their_own(process_session: Session) -> None:
+    drawn = process_session.client.run(lambda: (os.getppid(), np.random.random()))
+    parents, numbers = ({pair[place] for pair in drawn.values()} for place in (0, 1))
+    assert parents == ({forkserver.server_pid()} if forkserver.METHOD == "forkserver" else {os.getpid()})
+    assert len(numbers) == len(drawn) == 2
+
+
+@pytest.mark.cluster
+def test_an_answer_too_large_to_be_posted_is_fetched(process_session: Session) -> None:
+    values = process_session.map(bytes, [LARGEST_POSTED + 1, 3], progress=False).values()
+    assert [len(value) for value in values] == [LARGEST_POSTED + 1, 3]
 
 
 SLEEPER = """

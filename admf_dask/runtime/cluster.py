@@ -31,14 +31,17 @@ from admf_dask.resources import Layout
 from admf_dask.runtime.accounts import PrivateMemoryManager
 from admf_dask.runtime.blackbox import is_busy
 from admf_dask.runtime.executors import Death
+from admf_dask.runtime.forkserver import METHOD, start_server
+from admf_dask.runtime.job import POST
 from admf_dask.runtime.threads import inner_thread_variables
 
 LOOPBACK = "127.0.0.1"
 FIRST_PORT = 8787
 _CONFIG = {
     "distributed.scheduler.worker-ttl": None,  # a C call that holds the GIL for minutes is no death
+    # What waits, waits on the scheduler, for whichever slot is free first, and not behind a long chunk on one worker.
+    "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.memory.pause": False,  # a paused worker with nothing to spill would wait for ever
-    "distributed.worker.multiprocessing-method": "spawn",
     # Each look of Dask at itself takes the interpreter away from the item under way. At the stock intervals (10 ms, 20 ms,
     # 100 ms, 500 ms) that was 4 % of a worker and 5 % of a CPU in this process; at these it is under 1 % and 2 %.
     "distributed.worker.profile.interval": "200ms",
@@ -47,6 +50,7 @@ _CONFIG = {
     "distributed.worker.memory.monitor-interval": "200ms",
     "distributed.admin.system-monitor.interval": "2s",
 }
+_START = "distributed.worker.multiprocessing-method"
 _PRE_SPAWN = {"PYTHONHASHSEED": "6640", "MALLOC_TRIM_THRESHOLD_": "65536"}
 _lent: dict[str, str | None] = {}
 _lenders = 0
@@ -76,6 +80,12 @@ def lent_environment(variables: dict[str, str]) -> Iterator[None]:
                 _lent.clear()
 
 
+def prepare_processes() -> None:
+    """Begin what the start of worker processes waits for longest; costs a few milliseconds."""
+    with lent_environment({**_PRE_SPAWN, **inner_thread_variables()}):
+        start_server()
+
+
 class WatchedNanny(Nanny):  # type: ignore[misc]
     """A nanny that remembers how its processes ended, and does not change this process's environment."""
 
@@ -92,7 +102,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
         """Start the worker process; the environment is lent until the process exists, and not until it has connected."""
         starting = asyncio.ensure_future(super().instantiate())
         try:
-            with lent_environment(self._pre_spawn):
+            with lent_environment(self._pre_spawn), dask.config.set({_START: METHOD}):
                 while not starting.done() and self.pid is None:
                     await asyncio.sleep(0.005)
                 # Not later: a suspect can end the process before it has told its nanny that it is up.
@@ -129,11 +139,13 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
     def __init__(self, layout: Layout, *, dashboard_address: str, security: Security | None, scratch: str) -> None:
         """Blocks until the workers are there. `scratch` is a folder for spilled data and black boxes."""
         self.deaths: dict[int, Death] = {}
+        self.posts: dict[str, dict[int, bytes]] = {}
+        """Answers that workers have posted, by run and number, for runs that are under way."""
         self._scratch = scratch
         in_process = layout.mode == "thread"
         options: dict[str, Any] = {"memory_limit": 0, "worker_class": LoopbackWorker} if in_process else {
             "memory_limit": layout.memory_limit, "worker_class": WatchedNanny, "deaths": self.deaths,
-            "preload": ["admf_dask.runtime.preload"], "env": inner_thread_variables(),
+            "preload": ["admf_dask.runtime.preload"], "env": {**os.environ, **inner_thread_variables()},
         }  # fmt: skip
         with dask.config.set(_CONFIG):
             super().__init__(
@@ -161,6 +173,12 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         await super()._start()
+        self.scheduler.stream_handlers[POST] = self._on_post
+        await self.scheduler.listen("inproc://")
+
+    def _on_post(self, worker: str, run: str, number: int, packed: bytes) -> None:
+        if (of_run := self.posts.get(run)) is not None:
+            of_run[number] = packed
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         # Leaves out SpecCluster's rule that drops a worker which is away for 15 seconds; its nanny brings it back.
@@ -186,6 +204,23 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
     def why_died(self, pid: int) -> Death | None:
         """What the nannies saw of a dead worker process; None if they saw nothing yet."""
         return self.deaths.get(pid)
+
+
+class Door:
+    """A cluster as a `Client` of this process sees it: its scheduler reached from memory to memory, without a wire."""
+
+    def __init__(self, cluster: OwnCluster) -> None:
+        """`cluster` is running."""
+        self._cluster = cluster
+        self.scheduler_address = next(
+            str(listener.contact_address)
+            for listener in cluster.scheduler.listeners
+            if listener.contact_address.startswith("inproc://")
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the cluster's."""
+        return getattr(self._cluster, name)
 
 
 def free_address(wanted: str | None) -> str:

@@ -32,6 +32,7 @@ from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.job import (
     LACKS,
     NO_JOB,
+    POSTED,
     Job,
     Watch,
     evaluate_chunk,
@@ -146,6 +147,9 @@ class ClusterExecutor:
     """What is still being wound down when `stop` returns; the session waits for it before it closes."""
     store: SharedStore | None = None
     """Where large data goes; None where the workers share this process's memory."""
+    posts: dict[str, dict[int, bytes]] | None = None
+    """By run: where the answers are put that workers post to a scheduler in this process; None where it is elsewhere."""
+    _posted: dict[int, bytes] = field(default_factory=dict)
     _replies: queue.SimpleQueue[Reply | BaseException] = field(default_factory=queue.SimpleQueue)
     _futures: dict[int, Any] = field(default_factory=dict)
     _count: int = 0
@@ -159,7 +163,7 @@ class ClusterExecutor:
 
     @property
     def in_flight_limit(self) -> int:
-        """Two for each slot: one under way, one waiting beside it, so that no worker waits for the driver."""
+        """Two for each slot: one under way, one waiting on the scheduler, so that no worker waits for the driver."""
         return 2 * self.slots
 
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
@@ -168,8 +172,10 @@ class ClusterExecutor:
         if self.in_process:
             evaluators_here[run] = evaluator
         packed, needed = (b"", ()) if self.in_process else pack_evaluator(evaluator, self.store)
+        if self.posts is not None:
+            self.posts[run] = self._posted
         try:
-            self.client.register_plugin(Job(run, packed, self.black_boxes, needed))
+            self.client.register_plugin(Job(run, packed, self.black_boxes, needed, self.posts is not None))
         except OSError as error:
             # A worker died as it was told; the scheduler knows the job all the same, and gives it to who comes next.
             if self.client.status != "running":
@@ -189,10 +195,11 @@ class ClusterExecutor:
         try:
             packed = await self._task(number, chunk, budget)
             tries = 0
-            while packed[:1] in (NO_JOB, LACKS):
+            while packed[:1] in (NO_JOB, LACKS, POSTED):
                 if (tries := tries + 1) > 600:
                     raise CallError("a worker was never told of the run, or its data; look into its log for why")
-                if packed == NO_JOB:
+                if packed in (NO_JOB, POSTED):
+                    # Not yet heard of the run; or an answer that was posted got lost.
                     await asyncio.sleep(0.05)
                 else:
                     await self._deliver(packed)
@@ -213,9 +220,14 @@ class ClusterExecutor:
         if self._stopped:
             raise asyncio.CancelledError
         self._sent += 1
-        key = (f"{self._kind}-{self._run}", self._sent)
-        future = self.client.submit(evaluate_chunk, self._run, *chunk, budget, key=key, pure=False)
+        sent, key = self._sent, (f"{self._kind}-{self._run}", self._sent)
+        future = self.client.submit(evaluate_chunk, self._run, *chunk, budget, sent, key=key, pure=False)
         self._futures[number] = future
+        if self.posts is not None:
+            await future.exception()
+            if sent in self._posted:
+                # What came before its worker died counts.
+                return self._posted.pop(sent)
         packed: bytes = await self.client.gather(future, asynchronous=True)
         return packed
 
@@ -310,6 +322,8 @@ class ClusterExecutor:
         """Take the job away: what is under way is ended, softly and then with its process; what waits never begins."""
         self._stopped = True
         evaluators_here.pop(self._run, None)
+        if self.posts is not None:
+            self.posts.pop(self._run, None)
         if self.client.status == "running":
             loop = self.client.loop.asyncio_loop
             self.farewells.append(asyncio.run_coroutine_threadsafe(self._wind_down(), loop))

@@ -1,9 +1,9 @@
 """A run as the workers know it: the evaluator, sent to each worker once, and the task that a chunk is.
 
-A chunk travels as `(run, start, stop, budget)` and comes back as one `bytes`. The evaluator (function, items, data) travels
-as a worker plugin: the scheduler keeps it and hands it to a worker before its first task, also to one that was restarted
-or joined late, which scattered data does not survive. Taking the plugin away ends the run: items under way are stopped as
-those that take too long are.
+A chunk travels as `(run, start, stop, budget, number)` and comes back as one `bytes`. The evaluator (function, items, data)
+travels as a worker plugin: the scheduler keeps it and hands it to a worker before its first task, also to one that was
+restarted or joined late, which scattered data does not survive. Taking the plugin away ends the run: items under way are
+stopped as those that take too long are.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ NO_JOB = b"N"
 """The answer of a worker that has not heard of the run yet, or not any more."""
 LACKS = b"L"
 """How the answer of a worker begins that lacks shared data; `unpack_lacking` reads the rest."""
+POSTED = b""
+"""The answer of a worker whose scheduler runs in the driver's process, where it has posted the real one."""
+POST = "admf_dask_reply"
+"""The operation of a posted answer on the stream from worker to scheduler."""
+LARGEST_POSTED = 8 * 2**20
+"""Bytes of an answer that may travel on that stream, before heartbeats and other tasks; larger ones are fetched."""
 _box: BlackBox | None = None
 _box_lock = threading.Lock()
 
@@ -44,14 +50,18 @@ class Job(WorkerPlugin):  # type: ignore[misc]
 
     idempotent = True
 
-    def __init__(self, run: str, packed: bytes, black_boxes: str | None, needed: tuple[SharedData, ...] = ()) -> None:
-        """`black_boxes` is the folder for them, where driver and worker share a machine; `needed` is what must be there."""
-        self.run, self.packed, self.black_boxes, self.needed = run, packed, black_boxes, needed
+    def __init__(
+        self, run: str, packed: bytes, black_boxes: str | None, needed: tuple[SharedData, ...] = (), posts: bool = False
+    ) -> None:
+        """`black_boxes` is the folder for them, where driver and worker share a machine; `needed` is what must be there; `posts`
+        says that somebody listens for posted answers.
+        """
+        self.run, self.packed, self.black_boxes, self.needed, self.posts = run, packed, black_boxes, needed, posts
         self.name = plugin_name(run)
 
     def __getstate__(self) -> tuple[Any, ...]:
         """What travels."""
-        return self.run, self.packed, self.black_boxes, self.needed
+        return self.run, self.packed, self.black_boxes, self.needed, self.posts
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """On arrival."""
@@ -113,6 +123,18 @@ class Job(WorkerPlugin):  # type: ignore[misc]
             self._alarm.watch_this_thread(watch.cells, watch.at)
         return watch
 
+    def answer(self, number: int, packed: bytes) -> bytes:
+        """What the task returns: the answer, or that it is posted.
+
+        A result has to be asked for, by the client of the scheduler and by that of the worker: five messages. Posted it comes
+        with the one that tells of the task's end.
+        """
+        if not self.posts or len(packed) > LARGEST_POSTED:
+            return packed
+        words = {"op": POST, "run": self.run, "number": number, "packed": packed}
+        self._worker.loop.add_callback(self._worker.batched_send, words)
+        return POSTED
+
     def _tell_overdue(self, start: int, count: int) -> None:
         words = {"worker": self._worker.address, "start": start, "stop": start + count}
         self._worker.loop.add_callback(self._worker.log_event, plugin_name(self.run), words)
@@ -148,7 +170,7 @@ class Watch:
             self.slot.clear()
 
 
-def evaluate_chunk(run: str, start: int, stop: int, budget: float) -> bytes:
+def evaluate_chunk(run: str, start: int, stop: int, budget: float, number: int) -> bytes:
     """The task: evaluate what fits of `[start, stop)` into `budget` seconds. Never raises, whatever an item does."""
     job: Job | None = get_worker().plugins.get(plugin_name(run))
     if job is None:
@@ -159,7 +181,7 @@ def evaluate_chunk(run: str, start: int, stop: int, budget: float) -> bytes:
     try:
         watch = job.watch()
         watched(run, watch)
-        return pack_reply(job.evaluator()(start, stop, budget, watch))
+        return job.answer(number, pack_reply(job.evaluator()(start, stop, budget, watch)))
     except CallError as error:
         return pack_reply(error)
     except BaseException as error:  # noqa: BLE001 - Dask must never carry an exception; the driver raises this one

@@ -37,7 +37,7 @@ from admf_dask.progress import observers_for, watchers
 from admf_dask.progress.digest import Digest
 from admf_dask.resources import Layout, ResourceManager
 from admf_dask.runtime.accounts import memory_table
-from admf_dask.runtime.cluster import OwnCluster, free_address
+from admf_dask.runtime.cluster import Door, OwnCluster, free_address, prepare_processes
 from admf_dask.runtime.counters import Counters
 from admf_dask.runtime.dashboard import Page, add_page
 from admf_dask.runtime.driver import Run, Title
@@ -140,6 +140,7 @@ class Session:
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
         self._client: Client | None = None
+        self._public_client: Client | None = None
         self._cluster: OwnCluster | None = None
         self._layout: Layout | None = None
         self._page: Page | None = None
@@ -180,7 +181,7 @@ class Session:
             self._take_back()
             self._stack.close()
             self._shared.close()
-            self._client = self._cluster = self._page = None
+            self._client = self._public_client = self._cluster = self._page = None
 
     def __enter__(self) -> Self:
         """Open."""
@@ -228,6 +229,7 @@ class Session:
         config = self.config
         if config.mode != "thread":
             refuse_unguarded_main()
+            prepare_processes()
         layout = self._plan()
         scratch = new_folder(Path(tempfile.gettempdir()), "admf-dask-session-")
         self._stack.callback(scratch.remove)
@@ -250,7 +252,7 @@ class Session:
             self._page = Page(cluster)
             self._stack.callback(self._page.close)
             self._page_ready = self._page.ready
-        client = Client(cluster, set_as_default=False)
+        client = Client(Door(cluster), set_as_default=False)
         self._stack.callback(client.close)
         self._client, self._cluster, self._layout = client, cluster, layout
 
@@ -292,7 +294,14 @@ class Session:
             raise SessionError(
                 "this session runs in the calling thread (enabled: false, or inside a Dask task) and has no client"
             )
-        return self._client
+        if self._cluster is None:
+            return self._client
+        with self._lock:
+            if self._public_client is None:
+                # Not the session's own, which reaches the scheduler in a way that only this process can.
+                self._public_client = Client(self._cluster, set_as_default=False)
+                self._stack.callback(self._public_client.close)
+            return self._public_client
 
     @property
     def layout(self) -> Layout:
@@ -489,6 +498,7 @@ class Session:
             pids=self._cluster.pids,
             farewells=self._farewells,
             store=None if self.layout.mode == "thread" else self._shared,
+            posts=None if self.layout.mode == "thread" else self._cluster.posts,
         )
 
     def __repr__(self) -> str:
