@@ -76,7 +76,7 @@ class Run:
     """What each item weighs, where they differ and it is known."""
     admission: Admission | None = None
     """Keeps heavy items apart; it needs weights."""
-    _looked: float = 0.0
+    _looked: float = field(default_factory=time.monotonic)
     _suspects: Suspects = field(default_factory=Suspects)
     _in_flight: int = 0
     _alone: bool = False
