@@ -87,12 +87,16 @@ class ResourceManager:
         With used% = (total - available) / total * 100, memory allows `int(cpus * (max% - used%) / max%)`, at least 1, and 1
         when there is no headroom; CPU the same with its load. A total or a load of 0 is unknown and allows all CPUs.
         """
+        return max(1, int(self._headroom()))
+
+    def _headroom(self) -> float:
+        """CPUs, scaled by the smaller headroom of memory and CPU; 0 where there is none."""
         cpus, load = self.machine.cpu_count, self.machine.cpu_percent
-        memory_workers = (
-            _scaled(cpus, self.max_memory_percent, self._memory_percent) if self.machine.memory_total else cpus
+        by_memory = (
+            _scaled(cpus, self.max_memory_percent, self._memory_percent) if self.machine.memory_total else float(cpus)
         )
-        cpu_workers = _scaled(cpus, self.max_cpu_percent, load) if load > 0 else cpus
-        return min(memory_workers, cpu_workers)
+        by_load = _scaled(cpus, self.max_cpu_percent, load) if load > 0 else float(cpus)
+        return min(by_memory, by_load)
 
     def plan(
         self, mode: str = "process", max_workers: int = 0, threads_per_process: int = 0, *, held: int | None = None
@@ -103,10 +107,11 @@ class ResourceManager:
         `total * max% - used`, where used is at least what this process holds (`held`, bytes; None measures it). So all limits
         plus what this process holds stay within the percentage, and what others use counts.
 
-        `max_workers` counts slots; 0 takes `get_optimal_workers()`, and fewer where memory allows fewer. `process` is N x 1,
-        `thread` 1 x N. `hybrid` on N slots takes the threads T between 2 and the square root of N that use most slots (the
-        larger T of equals), N // T processes: 4 is 2 x 2, 8 is 4 x 2, 16 is 4 x 4; below 4 slots it is N x 1. A given
-        `threads_per_process` sets T, but never more than N; in thread mode it is another word for `max_workers`.
+        `max_workers` counts slots; 0 takes the headroom of `get_optimal_workers()`, rounded to the nearest number where that cuts
+        off (1.95 of 2 idle CPUs are 2 slots), and fewer where memory allows fewer. `process` is N x 1, `thread` 1 x N. `hybrid`
+        on N slots takes the threads T between 2 and the square root of N that use most slots (the larger T of equals), N // T
+        processes: 4 is 2 x 2, 8 is 4 x 2, 16 is 4 x 4; below 4 slots it is N x 1. A given `threads_per_process` sets T, but never
+        more than N; in thread mode it is another word for `max_workers`.
 
         A process gets 256 MiB or is not started: with pandas loaded a worker holds about 150 MiB before it does any work.
         Raises ResourceError when `max_workers` do not fit, with the values that would, and ConfigError for arguments that
@@ -117,7 +122,7 @@ class ResourceManager:
         ParallelConfig(mode=mode, max_workers=max_workers, threads_per_process=threads_per_process)  # checks each
         _check_together(mode, max_workers, threads_per_process)
         asked = max_workers or (threads_per_process if mode == "thread" else 0)
-        slots = asked or self.get_optimal_workers()
+        slots = asked or max(1, int(self._headroom() + 0.5))
         processes, threads = _shape(mode, slots, threads_per_process)
         if self.machine.memory_total == 0:
             return Layout(mode, processes, threads, 0)
@@ -181,9 +186,8 @@ class ResourceManager:
             warnings.warn(message, ResourceShortage, stacklevel=3)
 
 
-def _scaled(cpus: int, allowed: float, used: float) -> int:
-    headroom = allowed - used
-    return 1 if headroom <= 0 else max(1, int(cpus * headroom / allowed))
+def _scaled(cpus: int, allowed: float, used: float) -> float:
+    return max(0.0, cpus * (allowed - used) / allowed)
 
 
 def _shape(mode: str, slots: int, threads: int) -> tuple[int, int]:

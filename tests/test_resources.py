@@ -55,6 +55,25 @@ def test_optimal_workers_follow_the_original_rule(machine: Machine, memory: floa
 
 
 @pytest.mark.parametrize(
+    ("cpus", "free", "load", "workers", "slots"),
+    [
+        (2, 0.98, 0.0, 1, 2),
+        (2, 0.98, 30.0, 1, 1),
+        (16, 0.97, 1.0, 15, 15),
+        (16, 0.98, 0.0, 15, 16),
+        (4, 0.1, 0.0, 1, 1),
+    ],
+)
+def test_an_automatic_plan_rounds_where_the_rule_cuts_off(
+    cpus: int, free: float, load: float, workers: int, slots: int
+) -> None:
+    manager = ResourceManager(machine=Machine(cpus, 64 * GIB, int(free * 64 * GIB), load))
+    assert manager.get_optimal_workers() == workers
+    with warnings.catch_warnings(action="ignore", category=ResourceShortage):
+        assert manager.plan("process").workers == slots
+
+
+@pytest.mark.parametrize(
     ("machine", "workers"),
     [
         (Machine(8, 16 * GIB, 16 * GIB, 0), 8),
