@@ -157,7 +157,7 @@ def test_bad_prices_are_named_with_symbol_and_row() -> None:
         FrameDataHandler({"ABC": good.assign(high=[1.0, -1.0, 3.0])})
     with pytest.raises(DataError, match=r"must have a column 'close'"):
         FrameDataHandler(good.drop(columns="close"))
-    with pytest.raises(DataError, match="there are no bars of 'ABD'; did you mean 'ABC'"):
+    with pytest.raises(DataError, match="but none of 'ABD'; did you mean 'ABC'"):
         FrameDataHandler({"ABC": good, "X": good}).prices("ABD")
     with pytest.raises(DataError, match="say which one"):
         FrameDataHandler({"ABC": good, "X": good}).prices()

@@ -78,7 +78,7 @@ class FrameDataHandler:
         if self.symbols == ("",):
             return self._prices[""]
         raise DataError(
-            f"there are no bars of {symbol!r}{did_you_mean(symbol, self.symbols)}; there is {join_words(self.symbols)}"
+            f"there are bars of {join_words(self.symbols)}, but none of {symbol!r}{did_you_mean(symbol, self.symbols)}"
         )
 
     def only(self, symbol: str | None) -> FrameDataHandler:

@@ -63,7 +63,7 @@ class PriceSource:
         )
         if name not in table.columns:
             raise DataError(
-                f"{path.name} has no date column {name!r}{did_you_mean(name, map(str, table.columns))}; set date_column"
+                f"{path.name} has no date column {name!r}; set date_column{did_you_mean(name, map(str, table.columns))}"
             )
         try:
             dates = pd.to_datetime(table[name], format=self.date_format)
@@ -79,7 +79,7 @@ class PriceSource:
         single = self.price_column or "close"
         if single.lower() not in lowered or (self.price_column is None and missing != ["open", "high", "low"]):
             raise DataError(
-                f"{path.name} has no column {missing[0]!r}{did_you_mean(missing[0], lowered)}; "
-                "set price_column for a file with one price"
+                f"{path.name} has no column {missing[0]!r}; set price_column for a file with one price"
+                f"{did_you_mean(missing[0], lowered)}"
             )
         return table.assign(**dict.fromkeys(PRICES, table[lowered[single.lower()]]))
