@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dask.sizeof import sizeof
 
 
 class WillNotUnpickle(Exception):
@@ -135,6 +136,12 @@ def draws_after_trouble(item: int, folder: str) -> tuple[float, float]:
 
 def draws_in_all_ways(item: int) -> tuple[float, float]:
     return random.random(), float(np.random.rand())
+
+
+def draws_while_dask_measures(item: int) -> tuple[float, float]:
+    """As `draws_in_all_ways`; meanwhile the event loop of the process looks at a message, as it does at any time."""
+    sizeof({number: number for number in range(1_000)})
+    return draws_in_all_ways(item)
 
 
 def remembers(item: int, memory: list[int] = []) -> int:  # noqa: B006 - state that leaks is the point

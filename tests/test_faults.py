@@ -298,6 +298,7 @@ def drawn() -> tuple[list[float], list[tuple[float, float]]]:
 def test_the_same_seed_gives_the_same_numbers_in_every_mode_and_order(any_session: Session, drawn: Any) -> None:
     assert any_session.map(work.draws, range(60), seed=7, progress=False).values() == drawn[0]
     assert any_session.map(work.draws_in_all_ways, range(60), seed=7, progress=False).values() == drawn[1]
+    assert any_session.map(work.draws_while_dask_measures, range(60), seed=7, progress=False).values() == drawn[1]
     backwards = any_session.map(work.draws, range(59, -1, -1), seed=7, progress=False).values()
     assert backwards[::-1] == drawn[0]
     assert len(set(drawn[0])) == 60

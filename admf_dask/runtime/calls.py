@@ -9,6 +9,9 @@ from collections.abc import Callable, MutableSequence
 from functools import partial
 from typing import Any
 
+import dask.sizeof
+import distributed.comm.core
+import distributed.utils_comm
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +23,7 @@ BEGAN = 2
 nanoseconds); 0 where no call is under way."""
 
 _one_at_a_time = threading.Lock()
+_of_dask = random.Random()
 
 
 def prepare(function: Callable[..., Any], data: tuple[Any, ...], seed: int | None) -> Callable[[Any], Any]:
@@ -43,6 +47,7 @@ class Seeded:
 
     def __init__(self, function: Callable[..., Any], data: tuple[Any, ...], seed: int) -> None:
         """`seed` is a whole number of at least 0."""
+        _keep_dask_apart()
         self._function, self._data, self._seed = function, data, seed
         self._takes_rng = takes(function, "rng")
 
@@ -56,6 +61,15 @@ class Seeded:
             random.seed(int.from_bytes(words.tobytes(), "little"))
             np.random.seed(words)
             return self._function(item, *self._data)
+
+
+def _keep_dask_apart() -> None:
+    """Let Dask draw from a generator of its own: the event loop beside an item measures messages by random samples of them, and
+    would take numbers from the state that was just seeded for the item.
+    """
+    for module in (dask.sizeof, distributed.comm.core, distributed.utils_comm):
+        if module.random is random:
+            module.random = _of_dask
 
 
 def seed_sequence(seed: int, key: bytes) -> np.random.SeedSequence:

@@ -104,6 +104,9 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
         try:
             with lent_environment(self._pre_spawn), dask.config.set({_START: METHOD}):
                 while not starting.done() and self.pid is None:
+                    if self.process is not None:
+                        # How often it is asked whether the process is up; the stock 50 ms are longer than a fork takes.
+                        self.process._init_msg_interval = 0.005
                     await asyncio.sleep(0.005)
                 # Not later: a suspect can end the process before it has told its nanny that it is up.
                 self._pid_alive = self.pid

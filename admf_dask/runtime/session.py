@@ -35,7 +35,7 @@ from admf_dask.outcomes import Outcome
 from admf_dask.policy import Policy
 from admf_dask.progress import observers_for, watchers
 from admf_dask.progress.digest import Digest
-from admf_dask.resources import Layout, ResourceManager
+from admf_dask.resources import Layout, Machine, ResourceManager
 from admf_dask.runtime.accounts import memory_table
 from admf_dask.runtime.cluster import Door, OwnCluster, free_address, prepare_processes
 from admf_dask.runtime.counters import Counters
@@ -258,7 +258,9 @@ class Session:
 
     def _plan(self) -> Layout:
         config = self.config
-        manager = ResourceManager(config.max_memory_percent, config.max_cpu_percent)
+        # How busy the CPUs are takes a tenth of a second to see, and matters where nobody said how many to use.
+        machine = Machine.probe(interval=0) if config.max_workers else None
+        manager = ResourceManager(config.max_memory_percent, config.max_cpu_percent, machine=machine)
         layout = manager.plan(config.mode, config.max_workers, config.threads_per_process)
         if self._memory_limit is None or layout.mode == "thread":
             return layout
