@@ -6,8 +6,10 @@ import ctypes
 import os
 import random
 import signal
+import sqlite3
 import threading
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,17 @@ from dask.sizeof import sizeof
 
 
 class WillNotUnpickle(Exception):
-    """Survives `dumps`, not `loads`."""
+    """Survives `dumps`, and `loads` only where a library (tblib) rebuilds exceptions without calling their class."""
 
     def __init__(self, left: int, right: int) -> None:
         super().__init__(f"{left} and {right}")
+
+
+class BreaksItsPickle(Exception):
+    """Survives `dumps`, never `loads`."""
+
+    def __reduce__(self) -> Any:
+        return int, ("not a number",)
 
 
 class HoldsALock(Exception):
@@ -75,6 +84,7 @@ FAULTS: dict[str, Any] = {
     "unpicklable result": threading.Lock,
     "unpicklable error": lambda: (_ for _ in ()).throw(HoldsALock("locked")),
     "error that will not unpickle": lambda: (_ for _ in ()).throw(WillNotUnpickle(1, 2)),
+    "error that breaks its pickle": lambda: (_ for _ in ()).throw(BreaksItsPickle("gone")),
     "system exit": lambda: (_ for _ in ()).throw(SystemExit(4)),
     "recursion": lambda: (lambda f: f(f))(lambda f: f(f)),
     "keyboard interrupt": lambda: (_ for _ in ()).throw(KeyboardInterrupt),
@@ -160,3 +170,34 @@ def holds_or_sleeps(item: int) -> int:
         ctypes.PyDLL(None).sleep(600)
     time.sleep(0.5)
     return item
+
+
+def sleeps_or_acts(item: Any) -> Any:
+    """An innocent item takes a while, so that faults meet neighbours at work."""
+    return act(item) if isinstance(item, str) else sleeps(item)
+
+
+WITH_A_CRASH = [*[1] * 1_000, "segfault", *[1] * 500]
+
+
+def crashes_once_recorded(item: Any, journal: str) -> Any:
+    """A text waits for the first block in the journal, and falls over."""
+    while isinstance(item, str):
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"file:{journal}/journal.sqlite?mode=ro", uri=True)) as found,
+        ):
+            if found.execute("SELECT count(*) FROM block").fetchone()[0]:
+                fall_over()
+    return sleeps(item)
+
+
+def gives_one(item: Any, data: Any = None) -> int:
+    return 1
+
+
+def begins_to_hang(item: int | None, folder: str) -> None:
+    """A number leaves a mark and does not return."""
+    if item is not None:
+        Path(folder, str(item)).touch()
+        ctypes.CDLL(None).sleep(600)

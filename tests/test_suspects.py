@@ -107,3 +107,23 @@ def test_overdue_items_that_shared_an_interpreter_are_run_alone_first() -> None:
     assert suspects.worker_overdue((20, 30), overdue, shared=True).guilty is None
     assert list(suspects.waiting) == [(13, 14), (25, 26)]
     assert not suspects.deaths
+
+
+def test_a_suspect_is_not_convicted_where_another_run_was_at_work() -> None:
+    suspects = Suspects()
+    suspects.worker_died((10, 20), ((13, 14),), alone=False)
+    assert suspects.next() == (13, 14)
+    # It waited behind an item of another run, and then ran beside one.
+    assert suspects.worker_died((13, 14), (), alone=True, others=1).guilty is None
+    assert suspects.next() == (13, 14)
+    assert suspects.worker_died((13, 14), ((13, 14),), alone=True, others=1).guilty is None
+    assert suspects.next() == (13, 14)
+    assert suspects.worker_died((13, 14), ((13, 14),), alone=True).guilty == 13
+
+
+def test_who_was_where_a_process_was_ended_for_another_run_is_what_he_was() -> None:
+    suspects = Suspects()
+    assert suspects.spared((10, 20), alone=False).again == ((10, 20),)
+    assert suspects.spared((13, 14), alone=True).again == ()
+    assert suspects.next() == (13, 14)
+    assert not suspects.deaths

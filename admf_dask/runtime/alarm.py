@@ -33,6 +33,10 @@ _strike = ctypes.pythonapi.PyThreadState_SetAsyncExc
 class SoftStop(BaseException):
     """Raised inside an item that took longer than its timeout; not an Exception, so that `except Exception` lets it through."""
 
+    def __str__(self) -> str:
+        """What a user sees of it who catches everything."""
+        return "this item took longer than timeout= allows, or its run was stopped"
+
 
 def interval(timeout: float) -> float:
     """Seconds between two looks."""
@@ -69,6 +73,11 @@ class Alarm:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="admf-dask-alarm", daemon=True)
                 self._thread.start()
+
+    def leave_this_thread(self) -> None:
+        """The calling thread goes on to something else: its cells will tell of items that are not of this run."""
+        with self._lock:
+            self._watched.pop(threading.get_ident(), None)
 
     def _run(self) -> None:
         step, looked = interval(self._timeout), time.monotonic()

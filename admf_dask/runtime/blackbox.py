@@ -87,14 +87,16 @@ class Executing:
     """Which thread of the process."""
 
 
-def read_executing(folder: str | os.PathLike[str], pid: int, run: str) -> tuple[Executing, ...] | None:
-    """What the threads of process `pid` were executing of `run`; None if it left no black box."""
+def read_executing(folder: str | os.PathLike[str], pid: int, run: str | None = None) -> tuple[Executing, ...] | None:
+    """What the threads of process `pid` were executing of `run`, or of all runs; None if it left no black box."""
     cells = _cells(folder, pid)
     if cells is None:
         return None
-    tag = run_tag(run)
+    tag = None if run is None else run_tag(run)
     noted = [
-        (base, *cells[base : base + _FIELDS].tolist()) for base in range(0, len(cells), _FIELDS) if cells[base] == tag
+        (base, *cells[base : base + _FIELDS].tolist())
+        for base in range(0, len(cells), _FIELDS)
+        if cells[base] and tag in (None, cells[base])
     ]
     return tuple(
         Executing(start, start + count, began, base)

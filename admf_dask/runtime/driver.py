@@ -210,7 +210,7 @@ class Run:
 
     def _submit(self, chunk: Range) -> None:
         self._in_flight += 1
-        self.executor.submit(chunk, self._supply.sizer.budget)
+        self.executor.submit(chunk, self._supply.sizer.budget, alone=self._alone)
 
     def _take(self, reply: Reply) -> Iterable[Block]:
         if reply.block is not None:
@@ -218,11 +218,13 @@ class Run:
             self._supply.reached(reply.chunk, block.stop, block.busy)
             return (block,)
         death = reply.death or Death()
-        if death.overdue:
-            shared = len(reply.executing or ()) > 1
+        if death.for_another:
+            verdict = self._suspects.spared(reply.chunk, alone=self._alone)
+        elif death.overdue:
+            shared = len(reply.executing or ()) + reply.others > 1
             verdict = self._suspects.worker_overdue(reply.chunk, death.overdue, shared=shared)
         else:
-            verdict = self._suspects.worker_died(reply.chunk, reply.executing, alone=self._alone)
+            verdict = self._suspects.worker_died(reply.chunk, reply.executing, alone=self._alone, others=reply.others)
         for start, stop in verdict.again:
             self._supply.pending.put_back(start, stop)
         if verdict.guilty is None:

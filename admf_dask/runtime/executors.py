@@ -28,6 +28,7 @@ from admf_dask.errors import ClusterLost
 from admf_dask.outcomes import Block
 from admf_dask.runtime.alarm import GRACE, Ages, Alarm, interval
 from admf_dask.runtime.blackbox import read_executing
+from admf_dask.runtime.company import Company
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.job import (
     LACKS,
@@ -55,6 +56,8 @@ class Death:
     ending: Ending = field(default_factory=Ending)
     overdue: tuple[Range, ...] = ()
     """What took longer than its timeout, if that is why we ended the process."""
+    for_another: bool = False
+    """Whether it was ended on purpose, for an item of another run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Reply:
     block: Block | None = None
     death: Death | None = None
     executing: tuple[Range, ...] | None = None
+    others: int = 0
+    """Items of other runs that were executing in the same process."""
 
 
 class Executor(Protocol):
@@ -81,8 +86,8 @@ class Executor(Protocol):
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
         """Make the evaluator known. Raises TaskError if it cannot travel."""
 
-    def submit(self, chunk: Range, budget: float) -> None:
-        """Begin a chunk; its reply comes through `wait`."""
+    def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
+        """Begin a chunk, `alone` with no other run beside it; its reply comes through `wait`."""
 
     def wait(self) -> list[Reply]:
         """Block until there is a reply; return all there are. Raises ClusterLost, or CallError for a wrong call."""
@@ -110,7 +115,7 @@ class InlineExecutor:
             alarm = Alarm(evaluator.policy.timeout, self.cancelled, helpless=True)
             alarm.watch_this_thread(self._watch.cells, self._watch.at)
 
-    def submit(self, chunk: Range, budget: float) -> None:
+    def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
         """Put the chunk by for the next `wait`."""
         self._chunks.append((chunk, budget))
 
@@ -147,6 +152,8 @@ class ClusterExecutor:
     """What is still being wound down when `stop` returns; the session waits for it before it closes."""
     store: SharedStore | None = None
     """Where large data goes; None where the workers share this process's memory."""
+    company: Company = field(default_factory=lambda: Company(crowded=True))
+    """The other runs of the session."""
     posts: dict[str, dict[int, bytes]] | None = None
     """By run: where the answers are put that workers post to a scheduler in this process; None where it is elsewhere."""
     _posted: dict[int, bytes] = field(default_factory=dict)
@@ -183,15 +190,23 @@ class ClusterExecutor:
         if evaluator.policy.timeout is not None and self.black_boxes is not None:
             self.client.loop.add_callback(self._patrol, evaluator.policy.timeout)
 
-    def submit(self, chunk: Range, budget: float) -> None:
+    def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
         """One task; costs about 1 ms of the event loop's thread, where no Ctrl-C can leave a future half made."""
         number, self._count = self._count, self._count + 1
-        self.client.loop.add_callback(self._follow, number, chunk, budget)
+        self.client.loop.add_callback(self._follow, number, chunk, budget, alone)
 
-    async def _follow(self, number: int, chunk: Range, budget: float) -> None:
-        """On the client's event loop: send the task, wait for it, fetch its bytes, let the scheduler forget it."""
-        if self._stopped:
-            return
+    async def _follow(self, number: int, chunk: Range, budget: float, alone: bool) -> None:
+        """On the client's event loop: wait for a place, and give the driver what became of the chunk there."""
+        async with self.company.place(alone=alone, given_up=lambda: self._stopped):
+            if self._stopped:
+                return
+            reply = await self._reply(number, chunk, budget)
+            self._release(number)
+            if not self._stopped:
+                self._replies.put(reply)
+
+    async def _reply(self, number: int, chunk: Range, budget: float) -> Reply | BaseException:
+        """Send the task, wait for it, fetch its bytes; the scheduler forgets it when it is released."""
         try:
             packed = await self._task(number, chunk, budget)
             tries = 0
@@ -204,16 +219,13 @@ class ClusterExecutor:
                 else:
                     await self._deliver(packed)
                 packed = await self._task(number, chunk, budget)
-            reply: Reply | BaseException = Reply(chunk, block=unpack_reply(packed))
+            return Reply(chunk, block=unpack_reply(packed))
         except KilledWorker as death:
-            reply = await self._obituary(chunk, death.last_worker.pid, death.last_worker.address)
+            return await self._obituary(chunk, death.last_worker.pid, death.last_worker.address)
         except FutureCancelledError as error:
-            reply = _lost(f"the scheduler gave the tasks of this run up ({error.reason})")
+            return _lost(f"the scheduler gave the tasks of this run up ({error.reason})")
         except BaseException as error:  # noqa: BLE001 - raised again in the driver's thread
-            reply = error
-        self._release(number)
-        if not self._stopped:
-            self._replies.put(reply)
+            return error
 
     async def _task(self, number: int, chunk: Range, budget: float) -> bytes:
         self._release(number)
@@ -274,24 +286,32 @@ class ClusterExecutor:
                 ]  # fmt: skip
                 if overdue and pid not in self._overdue:
                     self._overdue[pid] = tuple((span.start, span.stop) for span in overdue)
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                    self._end(pid)
+
+    def _end(self, pid: int) -> None:
+        """End a process for this run; others that have chunks there are told that it was not their doing."""
+        self.company.ended[pid] = self._run
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     async def _obituary(self, chunk: Range, pid: int, address: str) -> Reply:
         """What black box and nanny say; the nanny may hear of the death a moment after the scheduler."""
         noted = read_executing(self.black_boxes, pid, self._run) if self.black_boxes else None
         executing = None if noted is None else tuple((span.start, span.stop) for span in noted)
+        others = 0 if noted is None else len(read_executing(str(self.black_boxes), pid) or ()) - len(noted)
         if self.black_boxes is None:
             await self._read_last_words()
         if overdue := self._overdue.get(pid if self.black_boxes else address):
-            return Reply(chunk, death=Death(overdue=overdue), executing=executing)
+            return Reply(chunk, death=Death(overdue=overdue), executing=executing, others=others)
+        if self.black_boxes is not None and self.company.ended_for_another(pid, self._run):
+            return Reply(chunk, death=Death(for_another=True), executing=executing, others=others)
         death = self.why_died(pid)
         for _ in range(40):
             if death is not None:
                 break
             await asyncio.sleep(0.05)
             death = self.why_died(pid)
-        return Reply(chunk, death=death or Death(), executing=executing)
+        return Reply(chunk, death=death or Death(), executing=executing, others=others)
 
     async def _read_last_words(self) -> None:
         """What workers of other machines told before they ended themselves."""
@@ -329,6 +349,7 @@ class ClusterExecutor:
             self.farewells.append(asyncio.run_coroutine_threadsafe(self._wind_down(), loop))
 
     async def _wind_down(self) -> None:
+        self.company.stir()
         futures = list(self._futures.values())
         if futures and self.black_boxes is not None:
             self.client.loop.add_callback(self._evict)
@@ -350,8 +371,7 @@ class ClusterExecutor:
                 return
             if time.monotonic() > deadline:
                 for pid in busy:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                    self._end(pid)
                 return
 
 

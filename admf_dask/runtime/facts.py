@@ -40,13 +40,14 @@ def forgotten(run: str) -> None:
 def stop_what_runs(run: str) -> None:
     """End softly the items of a run that are under way in this process: nobody waits for them any more."""
     with _lock:
+        # A thread that leaves the run waits for this lock, so what its cells say meanwhile is of this run.
         watches = [(thread, found()) for (of, thread), found in _watches.items() if of == run]
-    for thread, watch in watches:
-        if watch is None:
-            continue
-        index, began = watch.cells[watch.at], watch.cells[watch.at + BEGAN]
-        if index >= 0 and began:
-            stop_softly(thread, watch.cells, watch.at, index, began)
+        for thread, watch in watches:
+            if watch is None:
+                continue
+            index, began = watch.cells[watch.at], watch.cells[watch.at + BEGAN]
+            if index >= 0 and began:
+                stop_softly(thread, watch.cells, watch.at, index, began)
 
 
 def tell(worker: Any) -> dict[str, Any]:

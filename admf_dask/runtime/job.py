@@ -120,6 +120,7 @@ class Job(WorkerPlugin):  # type: ignore[misc]
                     alone = self._own_process and self.black_boxes is None
                     last_words = self._tell_overdue if alone else None
                     self._alarm = Alarm(timeout, self.cancelled, last_words=last_words, helpless=not self._own_process)
+            watch.alarm = self._alarm
             self._alarm.watch_this_thread(watch.cells, watch.at)
         return watch
 
@@ -146,6 +147,7 @@ class Watch:
     def __init__(self, cancelled: threading.Event, slot: Slot | None) -> None:
         """Without a `slot` nothing outlives the process, but the alarm can read the cells."""
         self.cancelled, self.slot = cancelled, slot
+        self.alarm: Alarm | None = None
         self.cells: Cells = [0, 0, 0] if slot is None else slot.cells
         self.at = 0 if slot is None else slot.at
 
@@ -168,6 +170,8 @@ class Watch:
         self.cells[self.at + BEGAN] = 0
         if self.slot is not None:
             self.slot.clear()
+        if self.alarm is not None:
+            self.alarm.leave_this_thread()
 
 
 def evaluate_chunk(run: str, start: int, stop: int, budget: float, number: int) -> bytes:

@@ -38,6 +38,7 @@ from admf_dask.progress.digest import Digest
 from admf_dask.resources import Layout, Machine, ResourceManager
 from admf_dask.runtime.accounts import memory_table
 from admf_dask.runtime.cluster import Door, OwnCluster, free_address, prepare_processes
+from admf_dask.runtime.company import Company
 from admf_dask.runtime.counters import Counters
 from admf_dask.runtime.dashboard import Page, add_page
 from admf_dask.runtime.driver import Run, Title
@@ -149,6 +150,7 @@ class Session:
         self._farewells: list[Future[Any]] = []
         self._stores: dict[str, Store] = {}
         self._shared = SharedStore()
+        self._company = Company(crowded=True)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -255,6 +257,7 @@ class Session:
         client = Client(Door(cluster), set_as_default=False)
         self._stack.callback(client.close)
         self._client, self._cluster, self._layout = client, cluster, layout
+        self._company.crowded = layout.mode == "hybrid"
 
     def _plan(self) -> Layout:
         config = self.config
@@ -489,8 +492,9 @@ class Session:
             return InlineExecutor()
         if self._cluster is None:
             return ClusterExecutor(
-                self._client, total_threads(self._client), farewells=self._farewells, store=self._shared
-            )
+                self._client, total_threads(self._client), farewells=self._farewells, store=self._shared,
+                company=self._company,
+            )  # fmt: skip
         return ClusterExecutor(
             self._client,
             self.layout.workers,
@@ -499,6 +503,7 @@ class Session:
             why_died=self._cluster.why_died,
             pids=self._cluster.pids,
             farewells=self._farewells,
+            company=self._company,
             store=None if self.layout.mode == "thread" else self._shared,
             posts=None if self.layout.mode == "thread" else self._cluster.posts,
         )

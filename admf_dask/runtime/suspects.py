@@ -8,8 +8,9 @@ Dask blames every task that was waiting on a dead worker. Here only what was exe
 - If the process was ended because an item was overdue, that is guilty at once (several rows of one call are halved first),
   and all the rest is run again without blame. If other threads of the process were at work too, the overdue items are only
   suspects: who holds the interpreter makes its neighbours late.
-- Suspects run at the end, one at a time with nothing else in flight. A suspect of several items that kills its worker
-  alone is halved; one item that was executing at `LIMIT` deaths, the last of them alone, is guilty.
+- Suspects run at the end, one at a time with nothing else in flight, of other runs neither. A suspect of several items that
+  kills its worker alone is halved; one item that was executing at `LIMIT` deaths, the last of them alone, is guilty.
+- A process that was ended on purpose for another run says nothing: its chunks are not brought before this machine.
 
 So an innocent neighbour is never blamed, and an item whose worker was killed from outside passes when run again.
 """
@@ -55,35 +56,47 @@ class Suspects:
         self.deaths[start] = self.deaths.get(start, 0) + 1
         return Verdict(again=again, guilty=start)
 
-    def worker_died(self, chunk: Range, executing: tuple[Range, ...] | None, *, alone: bool) -> Verdict:
+    def worker_died(
+        self, chunk: Range, executing: tuple[Range, ...] | None, *, alone: bool, others: int = 0
+    ) -> Verdict:
         """`chunk` was on a worker that died; `executing` is what its black box said, None without one.
 
-        `alone` says that nothing else was in flight anywhere, so that the chunk itself must be to blame.
+        `alone` says that nothing else of the run was in flight, `others` how many items of other runs were executing there: if
+        there were none, the chunk itself must be to blame.
         """
+        if alone and others and not executing:
+            return self.spared(chunk, alone=True)
+        alone = alone and not others
         if executing is None:
-            return self._accuse(chunk, certain=alone)
+            return self._accuse(chunk, known=False, alone=alone)
         hits = [common for span in executing if (common := _overlap(chunk, span))]
         if not hits:
-            return self._accuse(chunk, certain=True) if alone and not executing else Verdict(again=(chunk,))
+            return self._accuse(chunk, known=True, alone=True) if alone and not executing else Verdict(again=(chunk,))
         accused = hits[0]
-        verdict = self._accuse(accused, certain=alone or accused[1] - accused[0] == 1)
+        verdict = self._accuse(accused, known=True, alone=alone)
         return Verdict(again=_without(chunk, accused), guilty=verdict.guilty)
+
+    def spared(self, chunk: Range, *, alone: bool) -> Verdict:
+        """`chunk` was where something else ended the process. A suspect, which was `alone`, remains one."""
+        if not alone:
+            return Verdict(again=(chunk,))
+        self.waiting.append(chunk)
+        return Verdict()
 
     def next(self) -> Range | None:
         """The next suspect to run alone, or None."""
         return self.waiting.popleft() if self.waiting else None
 
-    def _accuse(self, span: Range, *, certain: bool) -> Verdict:
+    def _accuse(self, span: Range, *, known: bool, alone: bool) -> Verdict:
         start, stop = span
-        if not certain:
-            self.waiting.append(span)
-        elif stop - start > 1:
-            self.waiting.extend(_halves(span))
-        else:
+        if stop - start > 1:
+            self.waiting.extend(_halves(span) if alone else (span,))
+            return Verdict()
+        if known or alone:
             self.deaths[start] = self.deaths.get(start, 0) + 1
-            if self.deaths[start] >= LIMIT:
-                return Verdict(guilty=start)
-            self.waiting.append(span)
+        if alone and self.deaths[start] >= LIMIT:
+            return Verdict(guilty=start)
+        self.waiting.append(span)
         return Verdict()
 
 
