@@ -19,7 +19,7 @@ import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 
-from admf_dask.errors import TaskError
+from admf_dask.errors import TaskError, TaskTimeout
 from admf_dask.objectives import Scores
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import Policy
@@ -225,9 +225,16 @@ class MapEvaluator:
             if isinstance(error, ValueError) and "read-only" in str(error):
                 error.add_note("Shared data are the same memory for all workers; change a copy: `data = data.copy()`")
             return Failure.from_exception(error, inside=_HERE)
-        stopped = Failure.from_exception(error, inside=_HERE, kind="timeout")
-        words = f"took longer than timeout={self.policy.timeout:g} seconds and was stopped where the traceback shows"
-        return replace(stopped, error_type="TaskTimeout", message=words, pickled=None)
+        if self.policy.timeout is None:
+            words = "its run was stopped"
+        else:
+            words = (
+                f"took longer than timeout={self.policy.timeout:g} seconds and was stopped where the traceback shows"
+            )
+        told = TaskTimeout(words).with_traceback(error.__traceback__)
+        told.__context__ = error.__context__
+        stopped = Failure.from_exception(told, inside=_HERE, kind="timeout")
+        return replace(stopped, error_type="TaskTimeout", pickled=None)
 
     @property
     def _read(self) -> Callable[[Any], Any] | None:
