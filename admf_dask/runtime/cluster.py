@@ -188,14 +188,18 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         Cluster._update_worker_status(self, op, msg)
 
     def kill_busy(self) -> None:
-        """End at once the worker processes that still evaluate something; a graceful end would wait for it for seconds."""
+        """End at once the worker processes that still evaluate something, or are starting.
+
+        A graceful end would wait for the first for seconds, and the second would print a traceback.
+        """
         if self.status.name == "running":
             self.sync(self._kill_busy)
 
     async def _kill_busy(self) -> None:
         for nanny in self.workers.values():
             pid = nanny.pid if isinstance(nanny, WatchedNanny) else None
-            if pid is not None and is_busy(self._scratch, pid):
+            starting = pid is not None and nanny.process.status.name == "starting"
+            if pid is not None and (starting or is_busy(self._scratch, pid)):
                 # So told, the nanny does not start another process.
                 nanny.close_gracefully(reason="the session closes")
                 os.kill(pid, signal.SIGKILL)
