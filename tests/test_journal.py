@@ -266,17 +266,29 @@ def wait_for_blocks(journal: Path, count: int) -> None:
             return
 
 
+def wait_for_calls(marks: Path, count: int) -> None:
+    while sum(calls(marks).values()) < count:
+        pass
+
+
 @pytest.mark.cluster
 def test_a_driver_killed_at_random_instants_loses_nothing_recorded(
     optimizer: ParallelOptimizer, marks: Path, tmp_path: Path
 ) -> None:
+    """In each mode in turn, on one journal; some time after a block was written, and never after the last."""
     chance = random.Random(5)
     journal = tmp_path / "j"
     recorded: list[int] = []
-    for _ in range(3):
+    for mode in ("process", "thread", "hybrid", "inline"):
         before = recorded[-1] if recorded else 0
-        with start_driver(journal, TMPDIR=str(tmp_path)) as driver:
+        variables = {
+            "TMPDIR": str(tmp_path),
+            "ADMF_DASK_TEST_MODE": mode,
+            work.FILE_TO_WAIT_FOR: str(tmp_path / "never"),
+        }
+        with start_driver(journal, **variables) as driver:
             wait_for_blocks(journal, before + chance.randint(1, 2))
+            wait_for_calls(marks, sum(calls(marks).values()) + chance.randint(0, 30))
             driver.send_signal(signal.SIGKILL)
         with contextlib.closing(sqlite3.connect(journal / "journal.sqlite")) as connection:
             recorded.append(connection.execute("SELECT count(*) FROM block").fetchone()[0])
@@ -294,8 +306,8 @@ def test_a_driver_killed_at_random_instants_loses_nothing_recorded(
 
 @pytest.mark.cluster
 def test_two_drivers_on_one_journal_are_refused(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
-    journal = tmp_path / "j"
-    with start_driver(journal, TMPDIR=str(tmp_path)) as driver:
+    journal, done = tmp_path / "j", tmp_path / "done"
+    with start_driver(journal, **{"TMPDIR": str(tmp_path), work.FILE_TO_WAIT_FOR: str(done)}) as driver:
         wait_for_blocks(journal, 1)
         with pytest.raises(JournalError, match=f"process {driver.pid} is writing the one in"):
             sweep(optimizer, journal)
@@ -303,6 +315,7 @@ def test_two_drivers_on_one_journal_are_refused(optimizer: ParallelOptimizer, tm
         assert status.state == "running"
         assert "process" in status.words()
         assert len(Journal(journal).frame) > 0, "readable while the run goes on"
+        done.touch()
         assert driver.wait(timeout=60) == 0
     assert Journal(journal).status().state == "finished"
 
@@ -361,7 +374,9 @@ ON_A_SMALL_DISK = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=300
     subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0,
     reason="may not make a mount namespace",
 )
-def test_a_full_disk_ends_the_record_and_not_the_run(tmp_path: Path) -> None:
+@pytest.mark.cluster
+@pytest.mark.parametrize("mode", ["process", "inline"])
+def test_a_full_disk_ends_the_record_and_not_the_run(tmp_path: Path, mode: str) -> None:
     """A real one; when there is room again the same call goes on from what was recorded."""
     code = """
     import subprocess, sys, time, warnings
@@ -369,11 +384,12 @@ def test_a_full_disk_ends_the_record_and_not_the_run(tmp_path: Path) -> None:
     from admf_dask.runtime import chunks
     from admf_dask.runtime.driver import JournalWarning
     chunks.SHARES = 20  # many small blocks
-    disk = sys.argv[1]
+    mode, disk = sys.argv[1:]
+    config = ParallelConfig(enabled=False) if mode == "inline" else ParallelConfig(mode=mode, max_workers=2, dashboard=None)
     def long(n):
         time.sleep(0.0002)
         return str(n) * 100
-    with Session(ParallelConfig(enabled=False)) as session, warnings.catch_warnings(record=True) as seen:
+    with Session(config) as session, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         first = session.map(long, range(3_000), journal=disk, progress=False).values()
         words = [str(w.message) for w in seen if issubclass(w.category, JournalWarning)]
@@ -386,7 +402,7 @@ def test_a_full_disk_ends_the_record_and_not_the_run(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     done = subprocess.run(
-        [*ON_A_SMALL_DISK, str(disk), sys.executable, "-c", textwrap.dedent(code), str(disk)],
+        [*ON_A_SMALL_DISK, str(disk), sys.executable, "-c", textwrap.dedent(code), mode, str(disk)],
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(HERE.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
