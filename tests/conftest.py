@@ -12,6 +12,7 @@ from typing import Any
 import leaks
 import pytest
 
+_SHARED = ("process_session", "thread_session", "hybrid_session", "any_session", "killable_session", "remote_address")
 # A temporary folder of our own, so that other programs on the machine do not look like leaks.
 _HOME = tempfile.mkdtemp(prefix="admf-dask-tests-")
 os.environ["TMPDIR"] = _HOME
@@ -31,8 +32,8 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
     Sessions shared by many tests are opened before the first look, so they are not taken for leaks.
     """
-    for name in ("process_session", "thread_session", "hybrid_session", "any_session", "remote_address"):
-        if name in request.fixturenames:
+    for name in request.fixturenames:
+        if name in _SHARED:
             request.getfixturevalue(name)
     before = leaks.look(_HOME)
     yield
@@ -81,6 +82,12 @@ def inline_session() -> Iterator[Any]:
 @pytest.fixture(params=["process", "thread", "hybrid", "inline"])
 def any_session(request: pytest.FixtureRequest) -> Any:
     """Each of the modes in turn."""
+    return request.getfixturevalue(f"{request.param}_session")
+
+
+@pytest.fixture(params=["process", "hybrid"])
+def killable_session(request: pytest.FixtureRequest) -> Any:
+    """Each of the modes in which a worker can be ended."""
     return request.getfixturevalue(f"{request.param}_session")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -15,7 +17,7 @@ import fault_work as work
 import psutil
 import pytest
 
-from admf_dask import Outcomes, ParallelOptimizer, Session, TaskError, TaskTimeout, WorkerDied
+from admf_dask import Journal, Outcomes, ParallelOptimizer, Session, TaskError, TaskTimeout, WorkerDied
 from admf_dask.events import Notice
 from admf_dask.runtime import FailedItemsWarning
 from admf_dask.runtime.chunks import ChunkSizer
@@ -46,6 +48,7 @@ HARMLESS = {
     "unpicklable result": (TaskError, "must survive pickling"),
     "unpicklable error": (TaskError, "HoldsALock: locked"),
     "error that will not unpickle": ((TaskError, work.WillNotUnpickle), "1 and 2"),
+    "error that breaks its pickle": (TaskError, "BreaksItsPickle: gone"),
     "system exit": (SystemExit, "4"),
     "recursion": (RecursionError, "maximum recursion depth"),
     "no str": ((TaskError, work.CannotBePrinted), None),
@@ -88,6 +91,9 @@ def check(failed: Any, fault: str) -> None:
         assert failed.error.item == fault
         assert "longer than timeout=" in str(failed.error)
         assert ("loop_for_ever" in failed.traceback) is ENDLESS[fault]
+        if failed.traceback:
+            assert re.search(r"TaskTimeout: took longer than timeout=\S+ seconds and was stopped", failed.traceback)
+            assert "SoftStop" not in failed.traceback
 
 
 @pytest.mark.parametrize("fault", HARMLESS)
@@ -120,17 +126,59 @@ def test_all_faults_at_once_in_processes_of_several_threads(hybrid_session: Sess
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("fault", ["memory in small steps", "memory in big steps"])
-def test_an_item_that_outgrows_its_process_is_stopped_and_the_figures_are_told(fault: str) -> None:
-    with Session(mode="process", workers=2, memory_limit="600MB", dashboard=None) as session:
-        failed = only_failure(mixed(session, fault))
-    assert isinstance(failed.error, WorkerDied)
-    figures = re.search(r"outgrew the memory limit of 572 MiB \(it had (\d+) MiB\)", str(failed.error))
-    assert figures
-    assert int(figures[1]) > 500
-    assert failed.error.memory_limit == 600_000_000
-    assert round(failed.error.peak_memory / 2**20) == int(figures[1])
-    assert failed.attempts == 2
+@pytest.mark.parametrize("mode", ["process", "hybrid"])
+def test_items_that_outgrow_their_process_are_stopped_and_the_figures_are_told(mode: str) -> None:
+    faults = ["memory in small steps", "memory in big steps"]
+    threads = 2 if mode == "hybrid" else 1
+    with Session(
+        mode=mode, workers=2 * threads, threads_per_process=threads, memory_limit="600MB", dashboard=None
+    ) as session:
+        outcomes = mixed(session, *faults)
+    for failed in (outcome for outcome in outcomes if not outcome.ok):
+        assert isinstance(failed.error, WorkerDied)
+        figures = re.search(r"outgrew the memory limit of 572 MiB \(it had (\d+) MiB\)", str(failed.error))
+        assert figures
+        assert int(figures[1]) > 500
+        assert failed.error.memory_limit == 600_000_000
+        assert round(failed.error.peak_memory / 2**20) == int(figures[1])
+        assert failed.attempts == 2
+
+
+CRASH = """
+import sys
+import fault_work as work
+from admf_dask import ParallelConfig, Session
+mode, journal = sys.argv[1:]
+if __name__ == "__main__":
+    with Session(ParallelConfig(enabled=mode == "thread", mode="thread", max_workers=2, dashboard=None)) as session:
+        session.map(work.crashes_once_recorded, work.WITH_A_CRASH, data=journal, journal=journal, progress=False)
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("mode", ["thread", "inline"])
+def test_where_a_crash_takes_the_driver_along_the_journal_has_what_was_done(
+    process_session: Session, tmp_path: Path, mode: str
+) -> None:
+    """And in process mode the same call goes on from there, and finds out who it was."""
+    script, journal = tmp_path / "script.py", tmp_path / "journal"
+    script.write_text(CRASH)
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, str(script), mode, str(journal)],
+        env={**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}", "TMPDIR": str(tmp_path)},
+        capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGSEGV
+    before = Journal(journal).status()
+    assert before.state == "killed"
+    assert 0 < before.done < len(work.WITH_A_CRASH)
+    with pytest.warns(FailedItemsWarning, match="1 of 1,501"):
+        outcomes = process_session.map(
+            work.crashes_once_recorded, work.WITH_A_CRASH, data=str(journal), journal=journal, progress=False
+        )
+    check(only_failure(outcomes), "segfault")
+    assert Journal(journal).status().recalled == before.done
 
 
 @pytest.mark.cluster
@@ -188,33 +236,57 @@ def test_a_hung_batch_is_halved_to_the_combination_that_hangs(process_session: S
 
 
 @pytest.mark.cluster
-def test_a_process_killed_from_outside_costs_no_item(process_session: Session, tmp_path: Path) -> None:
+def test_a_process_killed_from_outside_costs_no_item(killable_session: Session, tmp_path: Path) -> None:
     def kill() -> None:
         cluster_work.wait_for_file(str(tmp_path / "pid"))
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    outcomes = process_session.map(work.wait_to_be_killed_once, range(20), data=str(tmp_path), progress=False)
+    outcomes = killable_session.map(work.wait_to_be_killed_once, range(20), data=str(tmp_path), progress=False)
     killer.join()
     assert outcomes.values() == list(range(20))
     assert {outcome.index: outcome.attempts for outcome in outcomes if outcome.attempts > 1} == {5: 2}
 
 
 @pytest.mark.cluster
-def test_idle_workers_that_die_are_replaced(process_session: Session) -> None:
-    pids = {o.worker for o in process_session.map(work.sleeps, [20] * 8, progress=False)}
+def test_idle_workers_that_die_are_replaced(killable_session: Session) -> None:
+    pids = {o.worker for o in killable_session.map(work.sleeps, [20] * 8, progress=False)}
     for pid in pids:
         psutil.Process(int(pid.removeprefix("pid "))).kill()
-    outcomes = process_session.map(work.act, INNOCENT, progress=False)
+    outcomes = killable_session.map(work.act, INNOCENT, progress=False)
     assert outcomes.values() == INNOCENT
 
 
-@pytest.mark.cluster
-def test_a_result_too_large_to_travel_is_a_failure_in_words(process_session: Session) -> None:
-    failed = only_failure(mixed(process_session, "too large a result"))
+def test_a_result_too_large_to_travel_is_a_failure_in_words(any_session: Session) -> None:
+    failed = only_failure(mixed(any_session, "too large a result"))
     assert "954 MiB is more than 477 MiB" in str(failed.error)
     assert "write it to a file" in str(failed.error)
+
+
+@pytest.mark.parametrize("part", ["function", "items", "data"])
+def test_what_cannot_travel_in_is_a_failure_of_the_call_where_anything_travels(any_session: Session, part: str) -> None:
+    lock = threading.Lock()
+    call: dict[str, Any] = {
+        "function": (lambda item: lock and item, [1, 2], None),
+        "items": (work.gives_one, [1, lock], None),
+        "data": (work.gives_one, [1, 2], lock),
+    }[part]
+    function, items, data = call
+    if any_session.layout.mode == "thread":
+        assert len(any_session.map(function, items, data=data, progress=False)) == 2
+        return
+    with pytest.raises(TaskError, match=f"the {part} must survive pickling to reach the workers.*lock") as caught:
+        any_session.map(function, items, data=data, progress=False)
+    assert len(caught.value.partial) == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.cluster
+def test_what_does_not_come_out_of_its_pickle_is_a_failure_of_the_call(killable_session: Session) -> None:
+    with pytest.raises(TaskError, match="a worker cannot load the function or its data: ValueError") as caught:
+        killable_session.map(work.gives_one, [1, work.BreaksItsPickle()], progress=False)
+    assert "On the worker:" in caught.value.__notes__[0]
+    assert killable_session.map(work.act, INNOCENT, progress=False).values() == INNOCENT
 
 
 @pytest.mark.cluster

@@ -321,7 +321,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_process_outlives_the_driver(tmp_path: Path, sign: signal.Signals) -> None:
     script = tmp_path / "script.py"
     script.write_text(SLEEPER)
