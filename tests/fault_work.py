@@ -54,6 +54,12 @@ def grow(step: int) -> None:
         held.append(np.ones(step, np.uint8))
 
 
+def hold(size: int, seconds: float) -> bool:
+    held = np.ones(size, np.uint8)
+    time.sleep(seconds)
+    return bool(held[-1])
+
+
 def loop_for_ever() -> None:
     while True:
         pass
@@ -76,6 +82,7 @@ FAULTS: dict[str, Any] = {
     "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "memory in small steps": lambda: grow(10**6),
     "memory in big steps": lambda: grow(3 * 10**8),
+    "memory held for a while": lambda: hold(420_000_000, 1.0),
     "python loop": loop_for_ever,
     "python loop that swallows": loop_and_swallow,
     "sleep": lambda: time.sleep(600),

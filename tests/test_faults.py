@@ -127,13 +127,34 @@ def test_all_faults_at_once_in_processes_of_several_threads(hybrid_session: Sess
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("mode", ["process", "hybrid"])
-def test_items_that_outgrow_their_process_are_stopped_and_the_figures_are_told(mode: str) -> None:
+def test_items_that_outgrow_their_process_are_stopped_and_told_of_in_one_sentence_each(
+    mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing else is printed, by the workers neither, not for one that holds much of what it may."""
     faults = ["memory in small steps", "memory in big steps"]
+    items: list[Any] = [*range(10), "memory held for a while", *faults, *range(10, 20)]
     threads = 2 if mode == "hybrid" else 1
-    with Session(
-        mode=mode, workers=2 * threads, threads_per_process=threads, memory_limit="600MB", dashboard=None
-    ) as session:
-        outcomes = mixed(session, *faults)
+    with (
+        Session(
+            mode=mode, workers=2 * threads, threads_per_process=threads, memory_limit="600MB", dashboard=None
+        ) as session,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", FailedItemsWarning)
+        outcomes = session.map(work.act, items, progress=True)
+    assert [outcome.value for outcome in outcomes if outcome.ok] == [*range(10), True, *range(10, 20)]
+    out, err = capfd.readouterr()
+    told = [line for line in err.splitlines() if not line.startswith("act: ")]
+    assert out == ""
+    assert len(told) == 2, told
+    for fault in faults:
+        (line,) = (line for line in told if fault in line)
+        assert re.fullmatch(
+            f"'{fault}' ended its worker: its worker process outgrew the memory limit of 572 MiB \\(it had \\d+ MiB\\) and was "
+            "stopped while it evaluated this item, 2 times, the last time alone; give each process more with memory_limit= or "
+            "fewer workers=, or let the item need less",
+            line,
+        )
     for failed in (outcome for outcome in outcomes if not outcome.ok):
         assert isinstance(failed.error, WorkerDied)
         figures = re.search(r"outgrew the memory limit of 572 MiB \(it had (\d+) MiB\)", str(failed.error))

@@ -243,6 +243,8 @@ class Run:
             message = (
                 f"its worker process {death.ending} while it evaluated this item, {deaths} times, the last time alone"
             )
+            if death.ending.outgrew:
+                message += "; give each process more with memory_limit= or fewer workers=, or let the item need less"
             packed = pickle.dumps(death.ending.error(message, attempts=deaths))
             failure, seconds = Failure("died", "WorkerDied", message, "", packed), 0.0
         self._tell(Notice(self.id, f"{self._item(index)!r:.100} ended its worker: {message}", time.time()))
