@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,7 +178,7 @@ def _unpack(row: tuple[object, ...], failures: tuple[FailedItem, ...]) -> Block:
     )  # fmt: skip
 
 
-def pack_rows(block: Block) -> bytes:
+def pack_rows(block: Block) -> memoryview:
     """Positions, seconds, attempts and scores as one Arrow IPC stream; scores are called `score:NAME`, curves are metadata."""
     import pyarrow as pa
 
@@ -190,11 +191,20 @@ def pack_rows(block: Block) -> bytes:
     batch = pa.RecordBatch.from_arrays([pa.array(column) for column in columns.values()], list(columns))
     if block.curves:
         batch = batch.replace_schema_metadata({_CURVES: pickle.dumps(block.curves, protocol=5)})
-    sink = pa.BufferOutputStream()
+    # Into a buffer of its size: a growing one, and bytes of it, would be two more copies of megabytes.
+    counted = pa.MockOutputStream()
+    _write_stream(counted, batch)
+    packed = pa.allocate_buffer(counted.size())
+    with pa.FixedSizeBufferWriter(packed) as sink:
+        _write_stream(sink, batch)
+    return memoryview(packed)
+
+
+def _write_stream(sink: Any, batch: Any) -> None:
+    import pyarrow as pa
+
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    packed: bytes = sink.getvalue().to_pybytes()
-    return packed
 
 
 def unpack_rows(
