@@ -16,6 +16,7 @@ import pytest
 
 from admf_dask import Outcomes, Session, WorkerDied
 from admf_dask.runtime import FailedItemsWarning
+from admf_dask.runtime import company as company_module
 from admf_dask.runtime.company import Company
 
 pytestmark = pytest.mark.filterwarnings("ignore::admf_dask.runtime.mapping.FailedItemsWarning")
@@ -56,6 +57,30 @@ def test_who_is_alone_waits_for_the_others_and_holds_them_back() -> None:
         assert sorted(told[5:]) == sorted(
             ["suspect out", "late in", "late out", "another suspect in", "another suspect out"]
         )
+
+    asyncio.run(scene())
+
+
+def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item that hangs keeps no suspect of another run from its test, and a suspect that hangs keeps no other run waiting."""
+    monkeypatch.setattr(company_module, "PATIENCE", 0.05)
+
+    async def scene() -> None:
+        here, ends = Company(crowded=True), asyncio.Event()
+
+        async def stay(*, alone: bool, inside: asyncio.Event) -> None:
+            async with here.place(alone=alone, given_up=never):
+                inside.set()
+                await ends.wait()
+
+        entered = [asyncio.Event() for _ in range(4)]
+        stays = [
+            asyncio.create_task(stay(alone=alone, inside=inside))
+            for alone, inside in zip((False, True, True, False), entered, strict=True)
+        ]
+        await asyncio.gather(*(inside.wait() for inside in entered))
+        ends.set()
+        await asyncio.gather(*stays)
 
     asyncio.run(scene())
 

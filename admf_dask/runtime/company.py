@@ -4,6 +4,7 @@
   other runs that were there go again without blame.
 - A suspect is put to the test alone. Within its run the driver sees to that; here it waits until no chunk of another run is
   under way where it could meet one, and holds those back meanwhile. Where a process has one thread a suspect is alone anyway.
+  Nobody waits for long, as an item may take hours: who then dies beside others is not convicted, and tried again.
 
 Used on the event loop of the session's client only, so there is no lock in here.
 """
@@ -14,6 +15,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+
+PATIENCE = 60.0
+"""Seconds that a suspect waits for others to end, and holds them back, together."""
 
 
 @dataclass(slots=True)
@@ -26,31 +30,36 @@ class Company:
     """Process id -> the run for which it was ended on purpose."""
     _inside: int = 0
     """Chunks under way, whatever became of the drivers that asked for them."""
-    _closed: bool = False
-    """Whether a suspect is, or waits to be, alone."""
+    _closed: object = None
+    """Who holds others back: a suspect that is, or waits to be, alone."""
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     @asynccontextmanager
     async def place(self, *, alone: bool, given_up: Callable[[], bool]) -> AsyncIterator[None]:
         """A place to run a chunk: beside others, or with nothing beside it. Left early once `given_up()`, see `stir`."""
-        if not self.crowded:
+        if self.crowded:
+            await self._until(lambda: self._closed is None, given_up)
+        if not self.crowded or given_up():
             yield
             return
-        await self._until(lambda: not self._closed, given_up)
+        me = object()
         if alone:
-            self._closed = True
-            try:
-                await self._until(lambda: not self._inside, given_up)
-                yield
-            finally:
-                self._closed = False
-                self.stir()
-            return
+            self._closed = me
+            impatience = asyncio.get_running_loop().call_later(PATIENCE, self._open, me)
+            await self._until(lambda: not self._inside or self._closed is not me, given_up)
         self._inside += 1
         try:
             yield
         finally:
             self._inside -= 1
+            if alone:
+                impatience.cancel()
+                self._open(me)
+            self.stir()
+
+    def _open(self, holder: object) -> None:
+        if self._closed is holder:
+            self._closed = None
             self.stir()
 
     def stir(self) -> None:

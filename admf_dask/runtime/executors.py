@@ -284,7 +284,8 @@ class ClusterExecutor:
                     span for span in spans
                     if span.began and now - ages.since((pid, span.slot), span, now) > timeout + GRACE
                 ]  # fmt: skip
-                if overdue and pid not in self._overdue:
+                if overdue:
+                    # Again as long as it is listed: the system may give its number to another one in time.
                     self._overdue[pid] = tuple((span.start, span.stop) for span in overdue)
                     self._end(pid)
 
