@@ -30,6 +30,7 @@ from admf_dask import (
     ParameterSpace,
     Session,
 )
+from admf_dask.journal import store
 from admf_dask.runtime import FailedItemsWarning
 from admf_dask.runtime.driver import JournalWarning
 
@@ -409,6 +410,22 @@ def test_a_full_disk_ends_the_record_and_not_the_run(tmp_path: Path, mode: str) 
     recorded, right, recalled = done.stdout.split()
     assert right == "True"
     assert 0 < int(recalled) == int(recorded) < 3_000
+
+
+def test_a_block_that_is_too_large_for_the_journal_is_not_too_large_for_the_run(
+    inline_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = store.connect
+
+    def narrow(folder: Path, *, write: bool) -> sqlite3.Connection:
+        connection = connect(folder, write=write)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+        return connection
+
+    monkeypatch.setattr(store, "connect", narrow)
+    with pytest.warns(JournalWarning, match="takes blocks of up to a gigabyte, and not this one.*The run goes on"):
+        outcomes = inline_session.map(fault_work.act, [b"x" * 200_000, 1], journal=tmp_path / "j", progress=False)
+    assert [len(outcomes[0].value), outcomes[1].value] == [200_000, 1]
 
 
 def test_interrupted_runs_go_on(

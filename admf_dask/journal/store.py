@@ -62,6 +62,11 @@ def translated(folder: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise JournalError(f"the journal in {folder} cannot be used: {error}") from error
+    except (sqlite3.DataError, OverflowError) as error:
+        raise JournalError(
+            f"the journal in {folder} takes blocks of up to a gigabyte, and not this one ({error}); return less of each item, or "
+            "write it to a file and return the path"
+        ) from error
     except sqlite3.DatabaseError as error:
         raise JournalCorrupt(
             f"the journal in {folder} cannot be read ({error}); move the folder away, or restore {FILE} from a copy"
