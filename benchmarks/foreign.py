@@ -30,9 +30,9 @@ class Foreign:
 def foreign_share() -> Iterator[Foreign]:
     """Measure over a block; trust it for a third of a second and more, because CPU time is counted in ticks of 10 ms."""
     found = Foreign()
-    began, busy, own = time.perf_counter(), _busy(), cpu_of_ours()
+    began, busy, own = time.perf_counter(), _busy(), _own()
     yield found
-    spent = (_busy() - busy) - (cpu_of_ours() - own)
+    spent = (_busy() - busy) - (_own() - own)
     found.share = max(0.0, spent / ((time.perf_counter() - began) * (psutil.cpu_count() or 1)))
 
 
@@ -53,7 +53,7 @@ def _busy() -> float:
     return float(sum(times) - idle - twice)
 
 
-def cpu_of_ours() -> float:
+def _own() -> float:
     """CPU seconds of this process, of all living descendants, and of those that ended and were waited for."""
     root = psutil.Process()
     total = 0.0
