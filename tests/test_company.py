@@ -14,7 +14,7 @@ import cluster_work
 import fault_work as work
 import pytest
 
-from admf_dask import Outcomes, Session, WorkerDied
+from admf_dask import Outcomes, Session, TaskQueue, WorkerDied
 from admf_dask.runtime import FailedItemsWarning
 from admf_dask.runtime import company as company_module
 from admf_dask.runtime.company import Company
@@ -149,7 +149,7 @@ def one_process() -> Iterator[Session]:
 def test_a_run_that_is_left_does_not_cost_another_its_item(one_process: Session, tmp_path: Path) -> None:
     """Each time the first run is left, the process is ended, and with it the item of the second."""
     with beside(one_process, work.sleeps, [1_800, 1, 2]) as found:
-        for number in range(3):
+        for number in range(2):
             for outcome in one_process.as_completed(work.begins_to_hang, [None, number], data=str(tmp_path)):
                 assert outcome.ok
                 cluster_work.wait_for_file(str(tmp_path / str(number)))
@@ -159,6 +159,24 @@ def test_a_run_that_is_left_does_not_cost_another_its_item(one_process: Session,
     (outcomes,) = found
     assert outcomes.values() == [1_800, 1, 2]
     assert [outcome.attempts for outcome in outcomes] == [1, 1, 1]
+
+
+@pytest.mark.cluster
+def test_a_run_that_is_left_does_not_cost_a_queue_its_task(one_process: Session, tmp_path: Path) -> None:
+    queue = TaskQueue(session=one_process)
+    queue.add_task("long", work.sleeps, 1_800)
+    worker = threading.Thread(target=queue.process_tasks)
+    worker.start()
+    try:
+        for number in range(2):
+            for outcome in one_process.as_completed(work.begins_to_hang, [None, number], data=str(tmp_path)):
+                assert outcome.ok
+                cluster_work.wait_for_file(str(tmp_path / str(number)))
+                break
+            one_process.map(work.sleeps, [30], progress=False)
+    finally:
+        worker.join()
+    assert queue.get_result("long") == 1_800
 
 
 @pytest.mark.cluster

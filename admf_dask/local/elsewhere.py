@@ -77,16 +77,24 @@ class Elsewhere:
         """Call there and wait. Returns the task's own error, WorkerDied if it took two workers along, or None and the value."""
         parcel = _Parcel(function, args, kwargs)
         with self._beside_others():
-            answer = self._send(task_id, parcel)
+            answer = self._sent(task_id, parcel)
         if not isinstance(answer, _Death):
             return answer
         with self._with_nothing_beside():
-            answer = self._send(task_id, parcel)
+            answer = self._sent(task_id, parcel)
         if not isinstance(answer, _Death):
             return answer
         ending = self._ending(answer)
         message = f"its worker process {ending} while it ran task {task_id!r:.100}, twice, the last time alone"
         return ending.error(message, item=task_id, attempts=2), None
+
+    def _sent(self, task_id: Hashable, parcel: _Parcel) -> tuple[BaseException | None, Any] | _Death:
+        """Send it until there is an answer, or the death of a process that no run ended on purpose."""
+        ended = getattr(getattr(self._client, "cluster", None), "ended", {})
+        while True:
+            answer = self._send(task_id, parcel)
+            if not (isinstance(answer, _Death) and answer.pid in ended):
+                return answer
 
     def _send(self, task_id: Hashable, parcel: _Parcel) -> tuple[BaseException | None, Any] | _Death:
         name = uuid.uuid4().hex

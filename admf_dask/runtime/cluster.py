@@ -144,6 +144,8 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         self.deaths: dict[int, Death] = {}
         self.posts: dict[str, dict[int, bytes]] = {}
         """Answers that workers have posted, by run and number, for runs that are under way."""
+        self.ended: dict[int, str] = {}
+        """Process id -> the run for which it was ended on purpose."""
         self._scratch = scratch
         in_process = layout.mode == "thread"
         options: dict[str, Any] = {"memory_limit": 0, "worker_class": LoopbackWorker} if in_process else {

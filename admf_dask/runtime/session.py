@@ -257,7 +257,7 @@ class Session:
         client = Client(Door(cluster), set_as_default=False)
         self._stack.callback(client.close)
         self._client, self._cluster, self._layout = client, cluster, layout
-        self._company.crowded = layout.mode == "hybrid"
+        self._company = Company(crowded=layout.mode == "hybrid", ended=cluster.ended)
 
     def _plan(self) -> Layout:
         config = self.config
