@@ -47,6 +47,10 @@ def text(item: str) -> str:
     return item.upper()
 
 
+def long_text(item: str) -> str:
+    return item * 200_000
+
+
 def space(width: int = 20) -> ParameterSpace:
     return ParameterSpace({"fast": range(1, width + 1), "slow": range(5, 45)}, constraints=["fast < slow"])
 
