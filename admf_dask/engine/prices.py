@@ -82,7 +82,10 @@ def _column(table: Any, lowered: dict[str, Any], name: str) -> NDArray[np.float6
         raise DataError(
             f"prices must be positive numbers, but {name!r} is {values[row]} in row {row} ({table.index[row]})"
         )
-    return np.ascontiguousarray(values)
+    array = np.ascontiguousarray(values).view()
+    # The same memory as the table's, perhaps, and as that of all workers: a strategy reads it.
+    array.flags.writeable = False
+    return array
 
 
 def _periods_per_year(index: Any) -> float:

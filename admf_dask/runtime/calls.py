@@ -26,7 +26,11 @@ _one_at_a_time = threading.Lock()
 _of_dask = random.Random()
 
 
-def prepare(function: Callable[..., Any], data: tuple[Any, ...], seed: int | None) -> Callable[[Any], Any]:
+Takes = tuple[Callable[[], Any], ...]
+"""What to call for each part of the data, once for each item."""
+
+
+def prepare(function: Callable[..., Any], data: Takes, seed: int | None) -> Callable[[Any], Any]:
     """`call(item)` for the hot loop; without data and seed it is the function itself."""
     if seed is not None:
         return Seeded(function, data, seed)
@@ -34,8 +38,8 @@ def prepare(function: Callable[..., Any], data: tuple[Any, ...], seed: int | Non
     return partial(_with_data, function, data) if data else function
 
 
-def _with_data(function: Callable[..., Any], data: tuple[Any, ...], item: Any) -> Any:
-    return function(item, *data)
+def _with_data(function: Callable[..., Any], data: Takes, item: Any) -> Any:
+    return function(item, *[take() for take in data])
 
 
 class Seeded:
@@ -45,7 +49,7 @@ class Seeded:
     seeded too; they belong to the process, so a function without `rng` runs one at a time in each process.
     """
 
-    def __init__(self, function: Callable[..., Any], data: tuple[Any, ...], seed: int) -> None:
+    def __init__(self, function: Callable[..., Any], data: Takes, seed: int) -> None:
         """`seed` is a whole number of at least 0."""
         _keep_dask_apart()
         self._function, self._data, self._seed = function, data, seed
@@ -54,13 +58,14 @@ class Seeded:
     def __call__(self, item: Any) -> Any:
         """Call the function; costs about 40 microseconds beyond it."""
         sequence = seed_sequence(self._seed, content_key(item))
+        data = [take() for take in self._data]
         if self._takes_rng:
-            return self._function(item, *self._data, rng=np.random.Generator(np.random.PCG64(sequence)))
+            return self._function(item, *data, rng=np.random.Generator(np.random.PCG64(sequence)))
         with _one_at_a_time:
             words = sequence.generate_state(4)
             random.seed(int.from_bytes(words.tobytes(), "little"))
             np.random.seed(words)
-            return self._function(item, *self._data)
+            return self._function(item, *data)
 
 
 def _keep_dask_apart() -> None:

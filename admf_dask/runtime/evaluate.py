@@ -24,8 +24,8 @@ from admf_dask.objectives import Scores
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import Policy
 from admf_dask.runtime.alarm import SoftStop
-from admf_dask.runtime.calls import BEGAN, Cells, prepare
-from admf_dask.runtime.shared import value_of
+from admf_dask.runtime.calls import BEGAN, Cells, Takes, prepare
+from admf_dask.runtime.shared import SharedData, taking, value_of
 from admf_dask.text import did_you_mean, format_bytes
 
 GROUP_SECONDS = 0.001
@@ -107,6 +107,16 @@ class Keep:
         return next(iter(columns))
 
 
+class OfThread(threading.local):
+    """What each thread has to take the data by; it does not travel."""
+
+    takes: Takes | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Empty on arrival."""
+        return OfThread, ()
+
+
 @dataclass(frozen=True)
 class MapEvaluator:
     """Evaluate `function(item)` or `function(item, data)` and keep the values as they are."""
@@ -119,6 +129,7 @@ class MapEvaluator:
     """Whether KeyboardInterrupt means the user (this thread) or the item (a worker)."""
     keep: Keep | None = None
     """How rows rank and which come back; None where values are not scores."""
+    _of_thread: OfThread = field(init=False, repr=False, compare=False, default_factory=OfThread)
 
     def __call__(self, start: int, stop: int, budget: float, watch: Watch) -> Block:
         """Evaluate `[start, stop)`, or the part of it that fits in `budget` seconds."""
@@ -170,7 +181,7 @@ class MapEvaluator:
         """The hot loop: one store of the index, one call and one append for each item."""
         cells, at = watch.cells_of_single_items()
         cells[at], cells[at + BEGAN] = -1, monotonic_ns()
-        call, read = prepare(self.function, self.given, self.policy.seed), self._read
+        call, read = prepare(self.function, self._takes, self.policy.seed), self._read
         add, pairs = rows.values.append, zip(indices, items, strict=True)
         index, item, had = -1, None, len(rows.values)
         failed: set[int] = set()
@@ -240,6 +251,15 @@ class MapEvaluator:
     def _read(self) -> Callable[[Any], Any] | None:
         """What to make of a value that is not a float already; None to keep it."""
         return None
+
+    @property
+    def _takes(self) -> Takes:
+        """For each part of the data what to call to get it, as it was, for one item."""
+        takes = self._of_thread.takes
+        if takes is None:
+            takes = tuple(part.taking() if isinstance(part, SharedData) else taking(part) for part in self.data)
+            self._of_thread.takes = takes
+        return takes
 
     @property
     def given(self) -> tuple[Any, ...]:

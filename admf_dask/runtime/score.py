@@ -143,7 +143,8 @@ class BatchEvaluator(ScoreEvaluator):
         began = perf_counter()
         try:
             cells[at + BEGAN] = monotonic_ns()
-            scores = read_scores(self.function(columns, *self.given, **self._seeds(columns, indices)), len(indices))
+            data = [take() for take in self._takes]
+            scores = read_scores(self.function(columns, *data, **self._seeds(columns, indices)), len(indices))
             cells[at + BEGAN] = 0
         except BaseException as error:
             cells[at + BEGAN] = 0

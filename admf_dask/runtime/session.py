@@ -381,7 +381,10 @@ class Session:
         Parameters
         ----------
         function, items, data
-            `items` needs a length and `items[i]`; function, items and data are sent to each worker once.
+            `items` needs a length and `items[i]`; function, items and data are sent to each worker once. Each item gets the
+            data as they were given: frames, series and arrays, also in a dict, list or tuple, cannot be written
+            (`data = data.copy()` can), and a column that an item adds is gone before the next. Costs 0.4 microseconds an item
+            for a frame, 20 after a change.
         on_error
             `"record"` keeps going; `"raise"` stops at the first failure and raises it, with the item in a note;
             `"stop_after:10"` and `"stop_after:5%"` stop at that many failures, or that share of what was evaluated from

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class Item:
 class Frames:
     """Frames in memory, for the workers. Each item knows the content of its own, so together they are nobody's identity."""
 
+    guarded_field: ClassVar[str] = "by_symbol"
+    """What the runtime gives to each item as it was."""
     by_symbol: Mapping[str, Any]
 
     def identity_parts(self) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any
 
 from admf_dask.errors import SessionError
 from admf_dask.runtime.shared.arrival import local_path
+from admf_dask.runtime.shared.guarded import taking
 from admf_dask.runtime.shared.parcel import load
 from admf_dask.text import format_bytes
 
 _MOST = 64
-_mapped: OrderedDict[str, Any] = OrderedDict()
+_mapped: OrderedDict[str, _Mapped] = OrderedDict()
 _lock = threading.Lock()
 _travelling: ContextVar[list[SharedData] | None] = ContextVar("travelling", default=None)
 
@@ -38,27 +39,35 @@ class SharedData:
 
     @property
     def value(self) -> Any:
-        """The data, mapped once in each process and read-only: a copy that can be written is `.value.copy()`.
+        """The data as they were shared, mapped once in each process and read-only; `.value.copy()` can be written.
 
-        Costs microseconds, the first time about a tenth of a millisecond for each array; pages are read when touched.
-        Raises SessionError when it is gone with its session.
+        A frame to which somebody added a column is another object than the next `.value`. Costs microseconds, the first time
+        about a tenth of a millisecond for each array; pages are read when touched. Raises SessionError when it is gone with
+        its session.
         """
+        return self.taking()()
+
+    def taking(self) -> Callable[[], Any]:
+        """What this thread calls to get the data. Raises SessionError as `value`."""
+        return self._here().taking()
+
+    def _here(self) -> _Mapped:
         with _lock:
             if self.key in _mapped:
                 _mapped.move_to_end(self.key)
                 return _mapped[self.key]
         try:
-            value = load(local_path(self.path, self.size))
+            mapped = _Mapped(load(local_path(self.path, self.size)))
         except FileNotFoundError as error:
             raise SessionError(
                 f"the shared {self.words} is not on this machine: its session was closed, or it was sent here by other means "
                 "than a run of a session; share it again, or give it as data="
             ) from error
         with _lock:
-            value = _mapped.setdefault(self.key, value)
+            mapped = _mapped.setdefault(self.key, mapped)
             while len(_mapped) > _MOST:
                 _mapped.popitem(last=False)
-        return value
+        return mapped
 
     def identity_parts(self) -> tuple[Any, ...]:
         """What it is for a journal: its content, wherever it lies."""
@@ -81,6 +90,20 @@ class SharedData:
     def __repr__(self) -> str:
         """What and how much."""
         return f"<SharedData: {self.words}, {format_bytes(self.size)}>"
+
+
+class _Mapped:
+    """What this process has mapped, guarded for each thread."""
+
+    def __init__(self, value: Any) -> None:
+        self._value, self._of_thread = value, threading.local()
+
+    def taking(self) -> Callable[[], Any]:
+        try:
+            take: Callable[[], Any] = self._of_thread.take
+        except AttributeError:
+            take = self._of_thread.take = taking(self._value)
+        return take
 
 
 @contextmanager
