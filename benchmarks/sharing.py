@@ -1,19 +1,24 @@
 """One large frame read by all workers: memory and time of ours against the peers, each at its usual best.
 
-    python benchmarks/sharing.py            about ten minutes
-    python benchmarks/sharing.py --quick    about two
+    python benchmarks/sharing.py                          about ten minutes
+    python benchmarks/sharing.py --quick                  about three
+    python benchmarks/sharing.py --load frame --only admf --only "made its own"
 
-500 MB of prices (ten columns); an evaluation reads one column, about 20 ms. And 50 tables of 10 MB, of which an evaluation
-reads one. Each contender is a fresh process: it opens its workers and does one trivial item in each (the baseline), then makes
-the data, runs once while memory is sampled, and then as often as asked with a clock. Extra memory is the peak less the
-baseline, in copies of the data; the driver holds one copy anyway, because that is where a researcher's frame is, except for
-"shared, then dropped". Private memory is what is not a page of a file; PSS counts shared pages once, those too.
+500 MB of prices (ten columns); an evaluation reads all of it, about 20 ms on data of one's own. And 50 tables of 10 MB, of
+which an evaluation reads one. Each contender is a process of its own: it opens its workers and does one trivial item in each
+(the baseline), then makes the data, and does all evaluations once while memory is sampled. When all have done so, they are
+timed in turn, as many rounds as asked, and a round is set against the same round of "each process made its own", which has
+nothing to send: the time to reach. They must agree on every sum. Extra memory is the peak less the baseline, in copies of
+the data; the driver holds one copy anyway, because that is where a researcher's frame is, except for "shared, then dropped".
+Private memory is what is not a page of a file; PSS counts shared pages once, those too.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
+import pickle
 import statistics
 import subprocess
 import sys
@@ -46,21 +51,20 @@ def make_tables() -> dict[str, pd.DataFrame]:
     return {f"S{i}": pd.DataFrame({"close": source.normal(size=1_250_000)}) for i in range(TABLES)}
 
 
-def read_column(i: int, frame: pd.DataFrame) -> float:
-    """About 20 ms: some passes over 50 MB."""
-    column = frame.iloc[:, i % 10].to_numpy()
-    return float(sum(step(column) for step in (np.sum, np.max, np.min, np.sum, np.min)))
+def read_frame(i: int, frame: pd.DataFrame) -> float:
+    """About 20 ms: a pass over 500 MB, and one value that depends on the item."""
+    return float(sum(frame[name].to_numpy().sum() for name in frame)) + float(frame.iat[i, 0])
 
 
 def read_table(i: int, tables: dict[str, pd.DataFrame]) -> float:
-    """A few milliseconds: some passes over 10 MB."""
+    """About 20 ms: many passes over 10 MB."""
     column = tables[f"S{i % TABLES}"]["close"].to_numpy()
-    return float(sum(step(column) for step in (np.sum, np.max, np.min, np.sum, np.min)))
+    return float(sum(step(column) for step in (np.sum, np.max, np.min) * 30)) + float(column[i])
 
 
 LOADS: dict[str, tuple[Callable[[], Any], Callable[[int, Any], float], int]] = {
-    "one frame of 500 MB": (make_frame, read_column, 1000),
-    "50 tables of 10 MB": (make_tables, read_table, 4000),
+    "one frame of 500 MB": (make_frame, read_frame, 1000),
+    "50 tables of 10 MB": (make_tables, read_table, 1000),
 }
 Run = Callable[[Any, int], list[float]]
 
@@ -169,57 +173,79 @@ CONTENDERS: dict[str, Any] = {
 }
 
 
-def contend(name: str, load: str, slots: int, items: int, rounds: int) -> None:
+def contend(name: str, load: str, slots: int, items: int) -> None:
     """One contender in this process, told by lines on standard input; answers are lines of JSON."""
     make, function, _ = LOADS[load]
     wants_maker = name == "admf_dask shared, then dropped"
     with CONTENDERS[name](slots, function, make) as run:
-        print("baseline", flush=True)
-        input()
+        _answer("baseline")
+        sys.stdin.readline()
         data = make if wants_maker else make() if name != "each process made its own" else None
-        began = time.perf_counter()
-        run(data, slots)
-        first = time.perf_counter() - began
-        values = run(data, items)
-        print(json.dumps({"first": first, "check": round(sum(values), 3)}), flush=True)
-        input()
-        times = []
-        for _ in range(rounds):
+        _answer("data")
+        while line := sys.stdin.readline().strip():
             began = time.perf_counter()
-            run(data, items)
-            times.append(time.perf_counter() - began)
-        print(json.dumps(times), flush=True)
+            values = run(data, slots if line == "first" else items)
+            _answer({"seconds": time.perf_counter() - began, "sum": sum(values)})
 
 
-def measure(name: str, load: str, given: Any, items: int) -> dict[str, Any]:
-    """Start a contender and take its figures."""
-    command = [sys.executable, __file__, "--contend", name, load, str(given.slots), str(items), str(given.rounds)]
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
-    )
-    assert child.stdin
-    assert child.stdout
-    try:
-        if child.stdout.readline() != "baseline\n":
-            return {"error": "did not start"}
+def _answer(content: Any) -> None:
+    print(json.dumps(content), flush=True)
+
+
+class Contender:
+    """A contender's process, seen from here."""
+
+    def __init__(self, name: str, load: str, slots: int, items: int) -> None:
+        """Start it; raises RuntimeError when it does not come up."""
+        command = [sys.executable, __file__, "--contend", name, load, str(slots), str(items)]
+        self.child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+        )
+        self.ask(None)
+        self.times: list[float] = []
+        self.facts: dict[str, Any] = {}
+
+    def ask(self, what: str | None) -> Any:
+        """Say something and wait for the answer. Raises RuntimeError when there is none."""
+        assert self.child.stdin
+        assert self.child.stdout
+        try:
+            if what is not None:
+                self.child.stdin.write(f"{what}\n")
+                self.child.stdin.flush()
+            return json.loads(self.child.stdout.readline())
+        except (json.JSONDecodeError, BrokenPipeError) as error:
+            raise RuntimeError("failed") from error
+
+    def rehearse(self) -> None:
+        """The first result, and everything once with a look at the memory."""
         time.sleep(1)
-        with peak_of_tree(child.pid) as before:
+        with peak_of_tree(self.child.pid) as before:
             time.sleep(10 * INTERVAL)
-        private_before = private_of_tree(child.pid)
-        with peak_of_tree(child.pid) as peak:
-            child.stdin.write("\n")
-            child.stdin.flush()
-            answer = json.loads(child.stdout.readline())
-            private = private_of_tree(child.pid) - private_before
-        child.stdin.write("\n")
-        child.stdin.flush()
-        times = json.loads(child.stdout.readline())
-    except (json.JSONDecodeError, BrokenPipeError):
-        return {"error": "failed"}
-    finally:
-        child.wait(60)
-    extra = (peak.bytes or 0) - (before.bytes or 0)
-    return {**answer, "times": times, "extra_pss": extra, "extra_private": private}
+        private = private_of_tree(self.child.pid)
+        with peak_of_tree(self.child.pid) as peak:
+            self.ask("data")
+            first = self.ask("first")["seconds"]
+            check = self.ask("all")["sum"]
+        extra = (peak.bytes or 0) - (before.bytes or 0)
+        held = private_of_tree(self.child.pid) - private
+        self.facts = {"first": first, "check": check, "extra_pss": extra, "extra_private": held}
+
+    def time(self) -> None:
+        """One timed round."""
+        answer = self.ask("all")
+        assert answer["sum"] == self.facts["check"], "a contender does not agree with itself"
+        self.times.append(answer["seconds"])
+
+    def close(self) -> None:
+        """End it."""
+        assert self.child.stdin
+        self.child.stdin.close()
+        try:
+            self.child.wait(30)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
 
 
 def private_of_tree(pid: int) -> int:
@@ -233,44 +259,87 @@ def private_of_tree(pid: int) -> int:
     return total
 
 
+def race(load: str, names: list[str], given: Any, items: int) -> dict[str, Any]:
+    """All contenders on one load: rehearsals first, then rounds in turn."""
+    found: dict[str, Any] = {}
+    running: dict[str, Contender] = {}
+    try:
+        for name in names:
+            common.say(f"{load}: {name}")
+            try:
+                running[name] = contender = Contender(name, load, given.slots, items)
+                contender.rehearse()
+            except RuntimeError as error:
+                found[name] = {"error": str(error)}
+                running.pop(name).close()
+        for number in range(given.rounds):
+            common.say(f"{load}: round {number + 1} of {given.rounds}")
+            order = list(running.values())
+            for contender in order if number % 2 == 0 else reversed(order):
+                contender.time()
+    finally:
+        for contender in running.values():
+            contender.close()
+    found |= {name: {**contender.facts, "times": contender.times} for name, contender in running.items()}
+    return {name: found[name] for name in names}
+
+
+def size_of_handle(make: Any) -> int:
+    """Bytes that travel instead of the data."""
+    from admf_dask import Session
+
+    with Session(mode="thread", workers=1, dashboard=None) as session:
+        return len(pickle.dumps(session.share(make())))
+
+
 def main() -> int:
     """Run, print, write. Returns 0: what is missed is printed."""
-    given = common.options("Sharing data between workers.", rounds=3, quick_rounds=1)
+    given = _options()
     facts = common.describe_machine()
     common.print_machine(facts)
     figures: dict[str, Any] = {"machine": facts}
+    names = common.chosen(CONTENDERS, given.only)
     for load, (make, _, items) in LOADS.items():
+        if given.load is not None and given.load not in load:
+            continue
         items = items // 5 if given.quick else items
         one = 10 * ROWS * 8 if make is make_frame else TABLES * 1_250_000 * 8
-        found = {}
-        for name in common.chosen(CONTENDERS, given.only):
-            common.say(f"{load}: {name}")
-            found[name] = measure(name, load, given, items)
-        figures[load] = found
+        found = race(load, names, given, items)
+        figures[load] = {"items": items, "handle_bytes": size_of_handle(make), "contenders": found}
         report(load, items, one, found, given.markdown)
+        print(f"a handle has {figures[load]['handle_bytes']} bytes")
     common.write_json(given.json, figures)
     return 0
 
 
+def _options() -> Any:
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("--load", metavar="TEXT", help="only the load whose name contains TEXT")
+    load, rest = which.parse_known_args()
+    sys.argv[1:] = rest
+    given = common.options("Sharing data between workers.", rounds=5, quick_rounds=3)
+    given.load = load.load
+    return given
+
+
 def report(load: str, items: int, one: int, found: dict[str, Any], markdown: bool) -> None:
-    """One table."""
-    good = {name: facts for name, facts in found.items() if "error" not in facts}
-    checks = {facts["check"] for facts in good.values()}
-    assert len(checks) == 1, f"the contenders do not agree: {checks}"
-    owner = found.get("each process made its own", {})
-    ideal = statistics.median(owner["times"]) if "times" in owner else None
+    """One table; a ratio is the median of the rounds' ratios."""
+    good = [facts["check"] for facts in found.values() if "error" not in facts]
+    assert np.allclose(good, good[0], rtol=1e-12), f"the contenders do not agree: {good}"
+    owner = found.get("each process made its own", {}).get("times")
     rows = []
     for name, facts in found.items():
         if "error" in facts:
             rows.append([name, *[facts["error"]] * 5])
             continue
-        run = statistics.median(facts["times"])
+        times = facts["times"]
+        ratios = [] if owner is None else [mine / its for mine, its in zip(times, owner, strict=True)]
         rows.append(
             [
                 name,
                 common.seconds(facts["first"]),
-                common.seconds(run),
-                "" if ideal is None else f"{run / ideal:.2f}",
+                common.seconds(statistics.median(times)),
+                f"{statistics.median(ratios):.3f}" if ratios else "",
                 f"{facts['extra_private'] / one:.2f}",
                 f"{facts['extra_pss'] / one:.2f}",
             ]
@@ -281,7 +350,7 @@ def report(load: str, items: int, one: int, found: dict[str, Any], markdown: boo
 
 if __name__ == "__main__":
     if "--contend" in sys.argv:
-        name, load, slots, items, rounds = sys.argv[2:]
-        contend(name, load, int(slots), int(items), int(rounds))
+        name, load, slots, items = sys.argv[2:]
+        contend(name, load, int(slots), int(items))
     else:
         raise SystemExit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -85,3 +86,27 @@ def of_frame_then_more(symbol: str, frame: Any) -> list[str]:
 
 def address(i: int, data: Any) -> int:
     return int(np.asarray(first_array(data)).ctypes.data)
+
+
+def tell_and_sleep(i: int, array: Any) -> float:
+    """Tell in the file TOLD that it is under way, and where this process has its data."""
+    with open("/proc/self/maps") as maps:
+        where = next(line.split()[-1] for line in maps if "admf-dask-shared" in line)
+    told = os.environ["TOLD"]
+    with open(f"{told}.{os.getpid()}", "w") as file:
+        file.write(where)
+    os.replace(file.name, told)
+    time.sleep(60)
+    return float(array[0])
+
+
+def of_frame(frame: Any, i: int) -> float:
+    return total(i, frame)
+
+
+def sum_of(frame: Any) -> float:
+    return float(frame.to_numpy().sum())
+
+
+def sum_of_symbol(symbol: str, frame: Any) -> float:
+    return float(frame["close"].sum())

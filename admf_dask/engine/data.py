@@ -47,7 +47,8 @@ class FrameDataHandler:
         if not tables:
             raise DataError("a data handler needs bars of at least one symbol, but the mapping is empty")
         self._prices = {str(name): read_prices(table, str(name)) for name, table in tables.items()}
-        self._order = _merge(list(self._prices.values()))
+        self._order = _Order(self._prices)
+        _merge([prices.until(1) for prices in self._prices.values()])  # says now whether their times can be compared
         self.reset()
 
     @classmethod
@@ -93,7 +94,7 @@ class FrameDataHandler:
     def _with(self, prices: dict[str, Prices]) -> Self:
         other = type(self).__new__(type(self))
         other._prices = prices
-        other._order = self._order if prices is self._prices else _merge(list(prices.values()))
+        other._order = self._order if prices is self._prices else _Order(prices)
         other.reset()
         return other
 
@@ -113,7 +114,7 @@ class FrameDataHandler:
             (p.open.tolist(), p.high.tolist(), p.low.tolist(), p.close.tolist(), list(p.index))
             for p in self._prices.values()
         ]
-        for which, at in zip(*(part.tolist() for part in self._order), strict=True):
+        for which, at in zip(*(part.tolist() for part in self._order.found()), strict=True):
             opens, highs, lows, closes, times = columns[which]
             self._delivered[symbols[which]] = at + 1
             yield BarEvent(
@@ -138,8 +139,21 @@ class FrameDataHandler:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """On arrival."""
         self._prices = state["prices"]
-        self._order = _merge(list(self._prices.values()))
+        self._order = _Order(self._prices)
         self.reset()
+
+
+class _Order:
+    """The order of all bars, found when somebody asks for one: 16 bytes a bar, of each process its own."""
+
+    def __init__(self, prices: Mapping[str, Prices]) -> None:
+        self._prices = prices
+        self._found: tuple[Any, Any] | None = None
+
+    def found(self) -> tuple[Any, Any]:
+        if self._found is None:
+            self._found = _merge(list(self._prices.values()))
+        return self._found
 
 
 def _merge(prices: list[Prices]) -> tuple[Any, Any]:

@@ -45,6 +45,7 @@ from admf_dask.runtime.job import (
 from admf_dask.runtime.pack import pack_evaluator
 from admf_dask.runtime.shared import SharedStore
 from admf_dask.runtime.shared.arrival import is_here, pieces, receive
+from admf_dask.runtime.shared.data import let_go
 
 Range = tuple[int, int]
 
@@ -178,7 +179,9 @@ class ClusterExecutor:
         self._run, self._kind = run, kind
         if self.in_process:
             evaluators_here[run] = evaluator
-        packed, needed = (b"", ()) if self.in_process else pack_evaluator(evaluator, self.store)
+        packed, needed = (b"", ()) if self.in_process else pack_evaluator(evaluator, self.store, run)
+        if self.store is not None and (dropped := self.store.take_dropped()):
+            self.client.loop.add_callback(self._let_go, [handle.path for handle in dropped])
         if self.posts is not None:
             self.posts[run] = self._posted
         try:
@@ -189,6 +192,11 @@ class ClusterExecutor:
                 raise _lost("the connection to the scheduler was closed") from error
         if evaluator.policy.timeout is not None and self.black_boxes is not None:
             self.client.loop.add_callback(self._patrol, evaluator.policy.timeout)
+
+    async def _let_go(self, paths: list[str]) -> None:
+        """Tell all workers what was removed; who cannot be reached has nothing any more, or finds out when it closes."""
+        with contextlib.suppress(OSError):
+            await self.client._run(let_go, paths, on_error="ignore")
 
     def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
         """One task; costs about 1 ms of the event loop's thread, where no Ctrl-C can leave a future half made."""
@@ -345,6 +353,8 @@ class ClusterExecutor:
         evaluators_here.pop(self._run, None)
         if self.posts is not None:
             self.posts.pop(self._run, None)
+        if self.store is not None:
+            self.store.end(self._run)
         if self.client.status == "running":
             loop = self.client.loop.asyncio_loop
             self.farewells.append(asyncio.run_coroutine_threadsafe(self._wind_down(), loop))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pickle
 import types
@@ -29,15 +30,17 @@ class HeavyCallWarning(UserWarning):
     """A function, or the items, carry data that `data=` is made for."""
 
 
-def pack_evaluator(evaluator: MapEvaluator, store: SharedStore | None = None) -> tuple[bytes, tuple[SharedData, ...]]:
+def pack_evaluator(
+    evaluator: MapEvaluator, store: SharedStore | None = None, run: str = ""
+) -> tuple[bytes, tuple[SharedData, ...]]:
     """The evaluator as bytes, and the shared data that it needs where it arrives.
 
-    With a store, data of a mebibyte or more is put there, and so is a function that carries as much. Raises TaskError that
-    names the part which cannot travel.
+    With a store, data of a mebibyte or more is put there for the `run`, and so is a function that carries as much. Raises
+    TaskError that names the part which cannot travel.
     """
     try:
         with travelling() as needed:
-            packed = _packed(evaluator, store)
+            packed = _packed(evaluator, store, run)
     except Exception as error:
         if isinstance(error, TaskError):
             raise
@@ -45,23 +48,23 @@ def pack_evaluator(evaluator: MapEvaluator, store: SharedStore | None = None) ->
     return packed, tuple(dict.fromkeys(needed))
 
 
-def _packed(evaluator: MapEvaluator, store: SharedStore | None) -> bytes:
+def _packed(evaluator: MapEvaluator, store: SharedStore | None, run: str) -> bytes:
     if store is not None:
-        evaluator = replace(evaluator, data=tuple(_shared_if_large(part, store) for part in evaluator.data))
+        evaluator = replace(evaluator, data=tuple(_shared_if_large(part, store, run) for part in evaluator.data))
         parcel = Parcel.of(evaluator)
         if parcel.size >= WARN_FROM:
             _warn_of_weight(evaluator, parcel.size)
         if parcel.size >= SHARE_FROM:
-            return pickle.dumps(store.put(parcel, "function and items"))
+            return pickle.dumps(store.put(parcel, "function and items", run))
     packed: bytes = cloudpickle.dumps(evaluator, protocol=5)
     return packed
 
 
-def _shared_if_large(part: Any, store: SharedStore) -> Any:
+def _shared_if_large(part: Any, store: SharedStore, run: str) -> Any:
     if isinstance(part, SharedData):
         return part
     parcel = Parcel.of(part)
-    return part if parcel.size < SHARE_FROM else store.put(parcel, describe(part))
+    return part if parcel.size < SHARE_FROM else store.put(parcel, describe(part), run)
 
 
 def _cannot_travel(evaluator: MapEvaluator, error: Exception) -> TaskError:
@@ -84,14 +87,16 @@ def _warn_of_weight(evaluator: MapEvaluator, size: int) -> None:
     if type(function).__module__.partition(".")[0] == "admf_dask":
         # Such as `backtest_objective`: it is made to carry its prices.
         return
-    name = str(getattr(_innermost(function), "__name__", "function"))
+    inner = _innermost(function)
+    name = str(getattr(inner, "__name__", type(inner).__name__))
     carried = [(_size(value), label, value) for label, value in _carried(function)]
     carried = [found for found in carried if found[0] >= size // 4]
     if carried:
-        _, label, value = max(carried, key=lambda found: found[0])
+        weight, label, value = max(carried, key=lambda found: found[0])
+        own = label.rpartition(".")[2]
         words = (
-            f"`{name}` carries {describe(value)} ({format_bytes(_size(value))}) as `{label}`; give it as data={label} and write "
-            f"`def {name}(item, {label})`"
+            f"`{name}` carries {describe(value)} ({format_bytes(weight)}) as `{label}`; give it as data={own} and write "
+            f"`def {name}(item, {own})`"
         )
     else:
         words = (
@@ -101,24 +106,43 @@ def _warn_of_weight(evaluator: MapEvaluator, size: int) -> None:
     warnings.warn(f"{words}: then it is recognised when it is used again", HeavyCallWarning, stacklevel=6)
 
 
-def _carried(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
-    """What a function takes along when it is pickled, by name."""
+def _carried(function: Callable[..., Any], seen: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """What a function takes along when it is pickled, by name, also through the functions that it calls."""
     if isinstance(function, functools.partial):
         inner = _innermost(function)
         names = inner.__code__.co_varnames if isinstance(inner, types.FunctionType) else ()
         for place, value in enumerate(function.args):
             yield (names[place] if place < len(names) else "data"), value
         yield from function.keywords.items()
-        yield from _carried(function.func)
+        yield from _carried(function.func, seen)
     elif isinstance(function, types.MethodType):
-        yield from vars(function.__self__).items() if hasattr(function.__self__, "__dict__") else ()
+        yield from _attributes(function.__self__)
     elif isinstance(function, types.FunctionType):
-        code = function.__code__
-        for label, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        for label, value in _held(function):
+            yield label, value
+            if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)) and value not in seen:
+                yield from _carried(value, (*seen, function))
+    else:
+        yield from _attributes(function)
+
+
+def _held(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Defaults, what is closed over and what is global."""
+    code = function.__code__
+    defaults = function.__defaults__ or ()
+    yield from zip(code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount], defaults, strict=True)
+    yield from (function.__kwdefaults__ or {}).items()
+    for label, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a name that is bound later
             yield label, cell.cell_contents
-        for label in code.co_names:
-            if label in function.__globals__:
-                yield label, function.__globals__[label]
+    for label in code.co_names:
+        if label in function.__globals__:
+            yield label, function.__globals__[label]
+
+
+def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
+    for label, value in getattr(thing, "__dict__", {}).items():
+        yield f"self.{label}", value
 
 
 def _innermost(function: Any) -> Any:

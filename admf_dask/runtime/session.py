@@ -446,7 +446,8 @@ class Session:
         same content again costs a look (0.1 s for a gigabyte). Columns of Python objects (strings before pandas 3) come out as
         they were, so each process makes its own: 8 bytes a row where texts repeat; as "category" or "string[pyarrow]" they are
         shared. Before pandas 3 such columns can be written. Workers on other machines get it once a machine, when they first
-        need it. It lives until the session closes. Raises TaskError for what cannot be pickled and ResourceError when there is
+        need it. It lives until the session closes (what a run shares by itself only as long as there is room for it beside
+        newer data). Raises TaskError for what cannot be pickled and ResourceError when there is
         no room.
         """
         self._must_be_open()

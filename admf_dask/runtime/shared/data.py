@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 from admf_dask.errors import SessionError
-from admf_dask.runtime.shared.arrival import local_path
+from admf_dask.runtime.shared.arrival import arrived_path, local_path
 from admf_dask.runtime.shared.guarded import taking
 from admf_dask.runtime.shared.parcel import load
 from admf_dask.text import format_bytes
@@ -122,11 +122,18 @@ def value_of(data: Any) -> Any:
     return data.value if isinstance(data, SharedData) else data
 
 
-def forget(folder: str) -> None:
-    """Let go of what this process has mapped from a folder, so that its memory is free when nobody uses it."""
+def forget(path: str) -> None:
+    """Let go of what this process has mapped of a driver's file, so that its memory is free when nobody uses it."""
     with _lock:
-        for key in [key for key in _mapped if (Path(folder) / key).exists()]:
-            del _mapped[key]
+        _mapped.pop(os.path.basename(path), None)
+
+
+def let_go(paths: list[str]) -> None:
+    """On a worker: forget these files of the driver, and remove what was received of them."""
+    for path in paths:
+        forget(path)
+        with contextlib.suppress(OSError):
+            arrived_path(path).unlink()
 
 
 def describe(value: Any) -> str:

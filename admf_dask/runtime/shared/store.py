@@ -1,4 +1,8 @@
-"""`SharedStore`: the driver's files of shared data, in memory where there is room, else on disk."""
+"""`SharedStore`: the driver's files of shared data, in memory where there is room, else on disk.
+
+What the user shares stays until the session closes. What a run shares by itself stays for the next run with the same data, and
+goes, the longest unused first, when new data want the room.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ import os
 import shutil
 import tempfile
 import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from admf_dask.errors import ResourceError, TaskError
+from admf_dask.machine import Machine
 from admf_dask.runtime.leases import Lease, new_folder
 from admf_dask.runtime.shared.arrival import PREFIX
 from admf_dask.runtime.shared.data import SharedData, describe, forget
@@ -24,6 +30,8 @@ _SPARE = 1.1
 """Room that a file needs before it is begun, as a multiple of its size."""
 _MOST_OF_FREE = 0.5
 """Share of the memory now available that one file may take; beyond, it goes to disk, where the kernel can drop its pages."""
+_MOST_IDLE = 1 / 8
+"""Share of the machine's memory that files may take which no run uses now; a guess, room for some data sets in turn."""
 
 
 class SharedStore:
@@ -32,7 +40,13 @@ class SharedStore:
     def __init__(self) -> None:
         """No folder is made before something is shared."""
         self._leases: dict[Path, Lease] = {}
-        self._found: dict[str, SharedData] = {}
+        self._found: OrderedDict[str, SharedData] = OrderedDict()
+        """By content; the longest unused first."""
+        self._kept: set[str] = set()
+        """What the user shared."""
+        self._used: dict[str, set[str]] = {}
+        """What the runs that are under way use."""
+        self._dropped: list[SharedData] = []
         self._lock = threading.Lock()
         self._closed = False
         self.sent_away = False
@@ -53,22 +67,62 @@ class SharedStore:
             ) from error
         return self.put(parcel, describe(value))
 
-    def put(self, parcel: Parcel, words: str) -> SharedData:
-        """As `share`, of a parcel."""
+    def put(self, parcel: Parcel, words: str, run: str | None = None) -> SharedData:
+        """As `share`, of a parcel; one that a `run` shares by itself is kept for it, and after it as long as there is room."""
         with self._lock:
             if self._closed:
                 raise ResourceError("the session is closed, so nothing can be shared in it")
-            for known in self._found.values():
-                if known.size == parcel.size and parcel.is_in(known.path):
-                    return known
-            handle = self._written(parcel, words)
+            handle = self._known(parcel)
+            if handle is None:
+                self._drop_idle(int(Machine.probe(interval=0).memory_total * _MOST_IDLE) - parcel.size)
+                handle = self._written(parcel, words)
+                self._dropped = [dropped for dropped in self._dropped if dropped != handle]
             self._found[handle.key] = handle
+            self._found.move_to_end(handle.key)
+            if run is None:
+                self._kept.add(handle.key)
+            else:
+                self._used.setdefault(run, set()).add(handle.key)
             return handle
+
+    def _known(self, parcel: Parcel) -> SharedData | None:
+        for known in self._found.values():
+            if known.size == parcel.size and parcel.is_in(known.path):
+                return known
+        return None
+
+    def end(self, run: str) -> None:
+        """A run is over. Nothing is removed before something else wants the room."""
+        with self._lock:
+            self._used.pop(run, None)
+
+    def take_dropped(self) -> list[SharedData]:
+        """What was removed since the last call: workers that have it mapped or received it should let go."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, []
+            return dropped
+
+    def _drop_idle(self, room: int) -> None:
+        """Remove what nobody uses, the longest unused first, until all of that fits into `room` bytes."""
+        used = self._kept.union(*self._used.values())
+        idle = [handle for key, handle in self._found.items() if key not in used]
+        total = sum(handle.size for handle in idle)
+        for handle in idle:
+            if total <= room:
+                return
+            forget(handle.path)
+            Path(handle.path).unlink(missing_ok=True)
+            del self._found[handle.key]
+            self._dropped.append(handle)
+            total -= handle.size
 
     def _written(self, parcel: Parcel, words: str) -> SharedData:
         refused: list[str] = []
         for home in (IN_MEMORY, Path(tempfile.gettempdir())):
             room = _room(home)
+            if room < parcel.size * _SPARE:
+                self._drop_idle(0)
+                room = _room(home)
             if room < parcel.size * _SPARE:
                 refused.append(f"{home} has room for {format_bytes(room)}")
                 continue
@@ -108,8 +162,9 @@ class SharedStore:
         """Remove the files. Who has them mapped can still read them."""
         with self._lock:
             self._closed = True
+            for handle in self._found.values():
+                forget(handle.path)
             for lease in self._leases.values():
-                forget(str(lease.folder))
                 lease.remove()
             self._leases.clear()
             self._found.clear()
