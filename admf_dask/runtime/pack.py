@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import pickle
+import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -24,6 +27,9 @@ SHARE_FROM = 2**20
 """Bytes from which data is shared rather than sent to each worker."""
 WARN_FROM = 10 * 2**20
 """Bytes from which a function or its items are called heavy: as many as Dask scolds for."""
+
+
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
 
 class HeavyCallWarning(UserWarning):
@@ -103,7 +109,16 @@ def _warn_of_weight(evaluator: MapEvaluator, size: int) -> None:
             f"the function `{name}` and its items weigh {format_bytes(size)}; give what is large as data= (a mapping, say) and "
             "let the items be its names"
         )
-    warnings.warn(f"{words}: then it is recognised when it is used again", HeavyCallWarning, stacklevel=6)
+    message = f"{words}: then it is recognised when it is used again"
+    warnings.warn(message, HeavyCallWarning, stacklevel=_level_of_the_caller())
+
+
+def _level_of_the_caller() -> int:
+    """The stack level of the line that called this package, counted from who asks."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _carried(function: Callable[..., Any], seen: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
