@@ -77,6 +77,9 @@ class Parcel:
             file.write(self.head)
             file.truncate(self.size)
             file.flush()
+            if hasattr(os, "posix_fallocate"):
+                # All room at once: what lacks fails before it is begun, and pages that lie side by side are read faster.
+                os.posix_fallocate(file.fileno(), 0, self.size)
             for digest in _in_threads(one, list(self._segments())):
                 whole.update(digest)
         return whole.hexdigest()[:32]

@@ -15,8 +15,6 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from admf_dask.errors import ResourceError, TaskError
 from admf_dask.machine import Machine
 from admf_dask.runtime.leases import Lease, new_folder
@@ -178,5 +176,6 @@ def _room(home: Path) -> int:
     with contextlib.suppress(OSError):
         room = shutil.disk_usage(home).free
     if home == IN_MEMORY:
-        room = min(room, int(psutil.virtual_memory().available * _MOST_OF_FREE))
+        # What a container may still take counts, not what its host has.
+        room = min(room, int(Machine.probe(interval=0).memory_available * _MOST_OF_FREE))
     return room
