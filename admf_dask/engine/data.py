@@ -7,11 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from admf_dask.engine.events import BarEvent
 from admf_dask.engine.prices import Prices, read_prices
 from admf_dask.errors import DataError
 from admf_dask.text import did_you_mean, join_words
+
+Column = NDArray[np.float64]
+Columns = tuple[Column, Column, Column, Column]
+"""Open, high, low and close."""
 
 
 class DataHandler(Protocol):
@@ -46,7 +51,7 @@ class FrameDataHandler:
         tables = frames if isinstance(frames, Mapping) else {symbol: frames}
         if not tables:
             raise DataError("a data handler needs bars of at least one symbol, but the mapping is empty")
-        self._prices = {str(name): read_prices(table, str(name)) for name, table in tables.items()}
+        self._columns, self._prices = _in_one_piece({str(n): read_prices(table, str(n)) for n, table in tables.items()})
         self._order = _Order(self._prices)
         _merge([prices.until(1) for prices in self._prices.values()])  # says now whether their times can be compared
         self.reset()
@@ -85,15 +90,15 @@ class FrameDataHandler:
     def only(self, symbol: str | None) -> FrameDataHandler:
         """A handler of one symbol that shares the arrays."""
         prices = self.prices(symbol)
-        return self._with({prices.symbol: prices})
+        return self._with(_columns_of(prices), {prices.symbol: prices})
 
     def clone(self) -> Self:
         """Another cursor over the same arrays."""
-        return self._with(self._prices)
+        return self._with(self._columns, self._prices)
 
-    def _with(self, prices: dict[str, Prices]) -> Self:
+    def _with(self, columns: Columns, prices: dict[str, Prices]) -> Self:
         other = type(self).__new__(type(self))
-        other._prices = prices
+        other._columns, other._prices = columns, prices
         other._order = self._order if prices is self._prices else _Order(prices)
         other.reset()
         return other
@@ -133,12 +138,17 @@ class FrameDataHandler:
         ]  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
-        """A cursor that travels begins again."""
-        return {"prices": self._prices}
+        """The columns of all symbols, and what tells them apart. A cursor that travels begins again."""
+        facts = [(name, len(one), one.times, one.periods_per_year, one.symbol) for name, one in self._prices.items()]
+        return {"columns": self._columns, "facts": facts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """On arrival."""
-        self._prices = state["prices"]
+        self._columns, self._prices = state["columns"], {}
+        start = 0
+        for name, bars, times, periods_per_year, symbol in state["facts"]:
+            self._prices[name] = Prices(*_part(self._columns, start, bars), times, periods_per_year, symbol)
+            start += bars
         self._order = _Order(self._prices)
         self.reset()
 
@@ -154,6 +164,33 @@ class _Order:
         if self._found is None:
             self._found = _merge(list(self._prices.values()))
         return self._found
+
+
+def _in_one_piece(prices: dict[str, Prices]) -> tuple[Columns, dict[str, Prices]]:
+    """The columns of all symbols as four arrays, and the same prices as views of them: so they travel in a few pieces.
+
+    Symbols that trade at the same times share those.
+    """
+    if len(prices) == 1:
+        return _columns_of(next(iter(prices.values()))), prices
+    opens, highs, lows, closes = (np.concatenate(c) for c in zip(*map(_columns_of, prices.values()), strict=True))
+    columns = (opens, highs, lows, closes)
+    found: dict[str, Prices] = {}
+    start, times = 0, next(iter(prices.values())).times
+    for name, one in prices.items():
+        times = times if times.same_as(one.times) else one.times
+        found[name] = Prices(*_part(columns, start, len(one)), times, one.periods_per_year, one.symbol)
+        start += len(one)
+    return columns, found
+
+
+def _part(columns: Columns, start: int, bars: int) -> Columns:
+    opens, highs, lows, closes = (column[start : start + bars] for column in columns)
+    return opens, highs, lows, closes
+
+
+def _columns_of(prices: Prices) -> Columns:
+    return prices.open, prices.high, prices.low, prices.close
 
 
 def _merge(prices: list[Prices]) -> tuple[Any, Any]:

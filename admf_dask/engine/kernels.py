@@ -6,6 +6,7 @@ While a long position stays open, the equity is a multiple of the close, so what
 O(bars / 16), a flat one a scan for the next target. Other books, and those that note their equity, are done bar by bar.
 
 Loops are over slices that begin where they should, because an index that could be negative keeps a loop from being vectorised.
+Compiled functions make no array, for the sake of `compiled`; what they work in is made by the functions around them.
 Imported only where a backtest runs, because numba takes half a second to load. The compiled code is cached on disk, beside
 this file or, where that is not writable, in numba's folder of the user.
 """
@@ -15,52 +16,61 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.engine import rules
+from admf_dask.engine.compiled import compiled, inlined
 
-_inline = numba.njit(inline="always", cache=True)
-fill_price = _inline(rules.fill_price)
-cash_after_close = _inline(rules.cash_after_close)
-quantity_to_open = _inline(rules.quantity_to_open)
-cash_after_open = _inline(rules.cash_after_open)
+fill_price = inlined(rules.fill_price)
+cash_after_close = inlined(rules.cash_after_close)
+quantity_to_open = inlined(rules.quantity_to_open)
+cash_after_open = inlined(rules.cash_after_open)
 
 METRICS = ("sharpe_ratio", "total_return", "max_drawdown", "final_equity", "n_trades", "n_entries", "n_fills")
 BLOCK = 16
 """Bars of a block of a tape."""
-
-
-NO_TAPE = (np.empty((0, 4)), np.empty((0, 3)), 0.0)
+LONG = 50_000
+"""Bars from which a tape has a sum for each block only: it would be larger than the prices, and than a cache."""
+NO_TAPE = (np.empty((0, 4)), np.empty((0, 3)), 0.0, 1)
 NO_NOTES = (np.empty(0), np.empty((0, 4)))
 
 
-@numba.njit(nogil=True, cache=True)
-def tape_of(closes):  # type: ignore[no-untyped-def]
-    """What books over these closes share: `returns`, `blocks` and the lowest close.
+def tape_of(closes: NDArray[np.float64]) -> Any:
+    """What books over these closes share: `returns`, `blocks`, the lowest close and the step of `returns`.
 
-    `returns`, shape (bars, 4): running sums of the returns and of their squares, each as a sum and what rounding took from it,
-    so that a difference of two is as exact as a sum over the bars between. `blocks`, shape (bars // 16, 3): the highest and the
-    lowest close of each 16 bars and the lowest ratio of a close to one before it.
+    `returns`, shape ((bars - 1) // step + 1, 4): running sums of the returns and of their squares up to each `step`-th bar, each
+    as a sum and what rounding took from it, so that a difference of two is as exact as a sum over the bars between. `blocks`,
+    shape (bars // 16, 3): the highest and the lowest close of each 16 bars and the lowest ratio of a close to one before it.
     """
     bars = len(closes)
-    returns, blocks, lowest = np.zeros((bars, 4)), np.empty((bars // BLOCK, 3)), closes[0]
-    for t in range(1, bars):
+    step = 1 if bars < LONG else BLOCK
+    returns, blocks = np.zeros(((bars - 1) // step + 1, 4)), np.empty((bars // BLOCK, 3))
+    return returns, blocks, _fill_tape(closes, returns, blocks, step), step
+
+
+@compiled
+def _fill_tape(closes, returns, blocks, step):  # type: ignore[no-untyped-def]
+    lowest = closes[0]
+    total = lost = squares = squares_lost = 0.0
+    for t in range(1, len(closes)):
         change = closes[t] / closes[t - 1] - 1.0
-        returns[t, 0], returns[t, 1] = _added(returns[t - 1, 0], returns[t - 1, 1], change)
-        returns[t, 2], returns[t, 3] = _added(returns[t - 1, 2], returns[t - 1, 3], change * change)
+        total, lost = _added(total, lost, change)
+        squares, squares_lost = _added(squares, squares_lost, change * change)
         lowest = min(lowest, closes[t])
+        if t % step == 0:
+            k = t // step
+            returns[k, 0], returns[k, 1], returns[k, 2], returns[k, 3] = total, lost, squares, squares_lost
     for k in range(len(blocks)):
         part = closes[k * BLOCK : k * BLOCK + BLOCK]
-        top, kept = part[0], 1.0
+        top, low, kept = part[0], part[0], 1.0
         for t in range(1, BLOCK):
-            top, kept = max(top, part[t]), min(kept, part[t] / top)
-        blocks[k, 0], blocks[k, 1], blocks[k, 2] = top, part.min(), kept
-    return returns, blocks, lowest
+            top, low, kept = max(top, part[t]), min(low, part[t]), min(kept, part[t] / top)
+        blocks[k, 0], blocks[k, 1], blocks[k, 2] = top, low, kept
+    return lowest
 
 
-@numba.njit(inline="always", cache=True)
+@inlined
 def _added(total, lost, value):  # type: ignore[no-untyped-def]
     """`value` added to a sum, and to what rounding took from it (Knuth's two-sum)."""
     after = total + value
@@ -68,7 +78,27 @@ def _added(total, lost, value):  # type: ignore[no-untyped-def]
     return after, lost + ((total - (after - part)) + (value - part))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
+def _summed(closes, returns, step, first, last):  # type: ignore[no-untyped-def]
+    """The returns of the bars after `first` to `last`, and their squares, added up."""
+    total, squares, low, high = 0.0, 0.0, -(-first // step), last // step
+    if low > high:
+        low = high = -1
+    else:
+        total = (returns[high, 0] - returns[low, 0]) + (returns[high, 1] - returns[low, 1])
+        squares = (returns[high, 2] - returns[low, 2]) + (returns[high, 3] - returns[low, 3])
+    if step > 1:
+        # The ends, which fill no block.
+        for t in range(first + 1, last + 1 if low < 0 else low * step + 1):
+            change = closes[t] / closes[t - 1] - 1.0
+            total, squares = total + change, squares + change * change
+        for t in range(last + 1 if high < 0 else high * step + 1, last + 1):
+            change = closes[t] / closes[t - 1] - 1.0
+            total, squares = total + change, squares + change * change
+    return total, squares
+
+
+@compiled
 def _extremes(closes, blocks, start, stop, top, kept):  # type: ignore[no-untyped-def]
     """Over the closes from `start` to before `stop`: the highest, and the lowest ratio of one to the highest before it.
 
@@ -89,7 +119,7 @@ def _extremes(closes, blocks, start, stop, top, kept):  # type: ignore[no-untype
     return top, kept
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _same_until(targets, bar, next_open, held):  # type: ignore[no-untyped-def]
     """The first bar from `bar` on that acts on another target than `held`; the number of bars if there is none."""
     bars, value = len(targets), np.int8(held)
@@ -117,7 +147,7 @@ def _walk(opens, closes, targets, book, tape, out, notes):  # type: ignore[no-un
     of which there are `out[6]`, and the first, shape (bars,), the equity after each bar. Returns whether the book was ruined.
     """
     next_open, commission, slippage, initial_cash, lot, periods_per_year = book
-    returns, blocks, lowest = tape
+    returns, blocks, lowest, step = tape
     equities, fills_out = notes
     bars, note = len(closes), len(fills_out) > 0
     cash, quantity, held = initial_cash, 0.0, 0
@@ -167,8 +197,8 @@ def _walk(opens, closes, targets, book, tape, out, notes):  # type: ignore[no-un
         if held == 0 and note and equity > 0.0:
             equities[t + 1 : stop] = equity
         if multiple and stop > t + 1:
-            total += (returns[stop - 1, 0] - returns[t, 0]) + (returns[stop - 1, 1] - returns[t, 1])
-            squares += (returns[stop - 1, 2] - returns[t, 2]) + (returns[stop - 1, 3] - returns[t, 3])
+            more, more_squares = _summed(closes, returns, step, t, stop - 1)
+            total, squares = total + more, squares + more_squares
             top, kept = _extremes(closes, blocks, t + 1, stop, peak / quantity, 1.0 - drawdown)
             peak, drawdown = max(peak, top * quantity), max(drawdown, 1.0 - kept)
             floor = peak * (1.0 - drawdown)
@@ -179,16 +209,16 @@ def _walk(opens, closes, targets, book, tape, out, notes):  # type: ignore[no-un
     return equity <= 0.0
 
 
-walk = numba.njit(nogil=True, cache=True)(_walk)
+walk = compiled(_walk)
 
 
-@numba.njit(inline="always", cache=True)
+@inlined
 def _note(fills_out, row, bar, quantity, price, commission):  # type: ignore[no-untyped-def]
     fills_out[row, 0], fills_out[row, 1], fills_out[row, 2] = bar, quantity, price
     fills_out[row, 3] = abs(quantity) * price * commission
 
 
-@numba.njit(inline="always", cache=True)
+@inlined
 def rounded(quantity, lot):  # type: ignore[no-untyped-def]
     """Towards zero to whole lots; 0 is no rounding."""
     if lot <= 0.0:
@@ -196,7 +226,7 @@ def rounded(quantity, lot):  # type: ignore[no-untyped-def]
     return math.copysign(math.floor(abs(quantity) / lot) * lot, quantity) if abs(quantity) >= lot else 0.0
 
 
-@numba.njit(inline="always", cache=True)
+@inlined
 def _sharpe(total, squares, count, periods_per_year):  # type: ignore[no-untyped-def]
     if count < 2:
         return math.nan
@@ -208,7 +238,7 @@ def _sharpe(total, squares, count, periods_per_year):  # type: ignore[no-untyped
     return mean / math.sqrt(variance) * math.sqrt(periods_per_year)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def sma_targets(sums, fast, slow, low, targets):  # type: ignore[no-untyped-def]
     """`sums`: running sums of the closes in whole units, shape (bars + 1,), so that a tie of the two means is an exact tie.
 
@@ -231,7 +261,7 @@ def sma_targets(sums, fast, slow, low, targets):  # type: ignore[no-untyped-def]
         out[t] = up if left > right else (down if left < right else flat)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def wilder_rsi(closes, period, rsi):  # type: ignore[no-untyped-def]
     """Wilder's RSI, shape (bars,); NaN before bar `period` and where nothing moved."""
     rsi[:] = math.nan
@@ -253,7 +283,7 @@ def wilder_rsi(closes, period, rsi):  # type: ignore[no-untyped-def]
             rsi[t] = 100.0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def rsi_targets(rsi, lower, upper, low, targets):  # type: ignore[no-untyped-def]
     """+1 below `lower`, `low` above `upper`, else as before."""
     target = 0
@@ -265,7 +295,7 @@ def rsi_targets(rsi, lower, upper, low, targets):  # type: ignore[no-untyped-def
         targets[t] = target
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def rolling_extreme(values, window, sign, queue, out):  # type: ignore[no-untyped-def]
     """`out[t] = sign * max(sign * values[t-window .. t-1])` in one pass; NaN while there are fewer bars."""
     head = tail = 0
@@ -282,7 +312,7 @@ def rolling_extreme(values, window, sign, queue, out):  # type: ignore[no-untype
         tail += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def donchian_targets(closes, above, below, start, low, targets):  # type: ignore[no-untyped-def]
     """+1 above the upper channel, `low` below the lower one, else as before; 0 before `start`."""
     target = 0
@@ -301,31 +331,59 @@ def exact_sums(closes: NDArray[np.float64], longest: int) -> NDArray[Any]:
     As whole numbers in float64, which is faster, where products with the windows stay below 2^53; else in int64 if all fit. A
     price with more decimals is summed as it is, from its bar on, in the order in which the event-driven strategy does it too.
     """
-    scaled = np.round(closes * 1e6)
-    exact = np.abs(scaled / 1e6 - closes) <= np.abs(closes) * 1e-15
-    largest = float(np.abs(scaled).max(initial=0)) * max(len(closes), longest * longest)
-    values: NDArray[Any] = np.where(exact, scaled, closes * 1e6)
-    if exact.all() and 2**53 <= largest < 2**62:
-        values = scaled.astype(np.int64)
-    return np.concatenate([np.zeros(1, values.dtype), np.cumsum(values)])
+    largest, exact = _in_millionths(closes)
+    product = largest * max(len(closes), longest * longest)
+    sums = np.empty(len(closes) + 1, np.int64 if exact and 2**53 <= product < 2**62 else np.float64)
+    if sums.dtype == np.int64:
+        _add_up_whole(closes, sums)
+    else:
+        _add_up(closes, sums)
+    return sums
 
 
-@numba.njit(nogil=True, cache=True)
-def sma_chunk(sums, opens, closes, fast, slow, low, book, out):  # type: ignore[no-untyped-def]
-    """A chunk of crossovers in one call that holds no interpreter; `out` has shape (n, 7)."""
-    targets, tape, notes = np.empty(len(closes), np.int8), tape_of(closes), (np.empty(0), np.empty((0, 4)))
+@compiled
+def _in_millionths(closes):  # type: ignore[no-untyped-def]
+    """The largest close in millionths, and whether all closes have at most six decimals."""
+    largest, exact = 0.0, True
+    for t in range(len(closes)):
+        close = closes[t]
+        scaled = np.rint(close * 1e6)
+        largest, exact = max(largest, abs(scaled)), exact and abs(scaled / 1e6 - close) <= abs(close) * 1e-15
+    return largest, exact
+
+
+@compiled
+def _add_up(closes, sums):  # type: ignore[no-untyped-def]
+    sums[0] = 0.0
+    for t in range(len(closes)):
+        scaled = np.rint(closes[t] * 1e6)
+        exact = abs(scaled / 1e6 - closes[t]) <= abs(closes[t]) * 1e-15
+        sums[t + 1] = sums[t] + (scaled if exact else closes[t] * 1e6)
+
+
+@compiled
+def _add_up_whole(closes, sums):  # type: ignore[no-untyped-def]
+    sums[0] = 0
+    for t in range(len(closes)):
+        sums[t + 1] = sums[t] + np.int64(np.rint(closes[t] * 1e6))
+
+
+@compiled
+def sma_chunk(sums, opens, closes, fast, slow, low, book, shared, out):  # type: ignore[no-untyped-def]
+    """A chunk of crossovers in one call that holds no interpreter; `out` has shape (n, 7), `shared` is of `shared_by`."""
+    targets, tape, notes = shared
     for k in range(len(fast)):
         sma_targets(sums, fast[k], slow[k], low, targets)
         walk(opens, closes, targets, book, tape, out[k], notes)
 
 
-@numba.njit(nogil=True, cache=True)
-def rsi_chunk(opens, closes, order, period, lower, upper, low, book, out):  # type: ignore[no-untyped-def]
-    """A chunk of RSI reversions, in the `order` of their periods: each period's RSI is computed once."""
-    targets, tape, notes = np.empty(len(closes), np.int8), tape_of(closes), (np.empty(0), np.empty((0, 4)))
-    rsi = np.empty(len(closes))
+@compiled
+def rsi_chunk(opens, closes, order, period, lower, upper, low, book, shared, rsi, out):  # type: ignore[no-untyped-def]
+    """A chunk of RSI reversions, in the `order` of their periods: each period's RSI is computed once, into `rsi`."""
+    targets, tape, notes = shared
     last = -1
-    for k in order:
+    for i in range(len(order)):
+        k = order[i]
         if period[k] != last:
             wilder_rsi(closes, period[k], rsi)
             last = period[k]
@@ -333,13 +391,16 @@ def rsi_chunk(opens, closes, order, period, lower, upper, low, book, out):  # ty
         walk(opens, closes, targets, book, tape, out[k], notes)
 
 
-@numba.njit(nogil=True, cache=True)
-def donchian_chunk(opens, highs, lows, closes, order, entry, leave, low, book, out):  # type: ignore[no-untyped-def]
-    """A chunk of breakouts, in the `order` of their entry windows: each upper channel is computed once."""
-    targets, tape, notes = np.empty(len(closes), np.int8), tape_of(closes), (np.empty(0), np.empty((0, 4)))
-    above, below, queue = np.empty(len(closes)), np.empty(len(closes)), np.empty(len(closes), np.int64)
+@compiled
+def donchian_chunk(bars, order, entry, leave, low, book, shared, channels, out):  # type: ignore[no-untyped-def]
+    """A chunk of breakouts, in the `order` of their entry windows: each upper channel is computed once.
+
+    `bars`: opens, highs, lows, closes. `channels`: two float arrays and one of int64, shape (bars,), to work in.
+    """
+    (opens, highs, lows, closes), (above, below, queue), (targets, tape, notes) = bars, channels, shared
     last_entry = last_leave = -1
-    for k in order:
+    for i in range(len(order)):
+        k = order[i]
         if entry[k] != last_entry:
             rolling_extreme(highs, entry[k], 1.0, queue, above)
             last_entry = entry[k]
@@ -348,3 +409,8 @@ def donchian_chunk(opens, highs, lows, closes, order, entry, leave, low, book, o
             last_leave = leave[k]
         donchian_targets(closes, above, below, max(entry[k], leave[k]), low, targets)
         walk(opens, closes, targets, book, tape, out[k], notes)
+
+
+def shared_by(closes: NDArray[np.float64]) -> Any:
+    """What all combinations of a chunk work in: a buffer of targets, the tape, and no notes."""
+    return np.empty(len(closes), np.int8), tape_of(closes), NO_NOTES

@@ -11,14 +11,8 @@ from numpy.typing import NDArray
 
 from admf_dask.engine.config import BacktestConfig
 from admf_dask.engine.prices import Prices, read_prices
-from admf_dask.engine.strategies import (
-    DonchianBreakout,
-    RsiReversion,
-    SmaCrossover,
-    Strategy,
-    check_targets,
-    get_strategy_class,
-)
+from admf_dask.engine.strategies import get_strategy_class
+from admf_dask.engine.sweep import sweep
 from admf_dask.errors import EngineError, NotSupported
 from admf_dask.objectives import BatchObjective
 from admf_dask.text import did_you_mean
@@ -55,30 +49,8 @@ class GridBacktest(BatchObjective):
         named = {self.rename.get(name, name): column for name, column in columns.items()}
         size = len(next(iter(named.values()))) if named else 1
         out = np.empty((size, len(METRICS)))
-        chunk = _CHUNKS.get(self.strategy_class)
-        if chunk is None:
-            self._one_by_one(named, out)
-        else:
-            chunk(self, named, out)
+        sweep(self.strategy_class, self.prices, self.config, named, out)
         return dict(zip(METRICS, np.ascontiguousarray(out.T), strict=True))
-
-    def _one_by_one(self, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
-        """Any strategy with vectorised targets, through the compiled book."""
-        from admf_dask.engine.kernels import NO_NOTES, tape_of, walk
-
-        targets_of, prices = self.strategy_class.targets, self.prices
-        assert targets_of is not None
-        tape = tape_of(prices.close)
-        for row in range(len(out)):
-            parameters = {name: _native(column[row]) for name, column in named.items()}
-            found = targets_of(prices, low=self.config.low, **parameters)
-            targets = check_targets(self.__name__, found, len(prices))
-            walk(prices.open, prices.close, targets, self.book, tape, out[row], NO_NOTES)
-
-    @property
-    def book(self) -> tuple[Any, ...]:
-        """How the book is done, as the kernels take it."""
-        return self.config.book(self.periods_per_year)
 
     def identity_parts(self) -> Mapping[str, Any]:
         """Strategy, prices and each setting."""
@@ -88,52 +60,6 @@ class GridBacktest(BatchObjective):
     def __reduce__(self) -> tuple[Any, ...]:
         """Prices travel as two arrays."""
         return GridBacktest, (self.strategy, self.prices, self.config, self.rename)
-
-
-def _sma_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
-    from admf_dask.engine.kernels import exact_sums, sma_chunk
-
-    fast, slow = _windows("fast", named["fast"]), _windows("slow", named["slow"])
-    longest = int(max(fast.max(initial=1), slow.max(initial=1)))
-    prices = objective.prices
-    sums = exact_sums(prices.close, longest)
-    sma_chunk(sums, prices.open, prices.close, fast, slow, objective.config.low, objective.book, out)
-
-
-def _rsi_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
-    from admf_dask.engine.kernels import rsi_chunk
-
-    period, prices = _windows("period", named["period"]), objective.prices
-    bounds = [np.asarray(named[name], np.float64) for name in ("lower", "upper")]
-    order = np.argsort(period, kind="stable")
-    rsi_chunk(prices.open, prices.close, order, period, *bounds, objective.config.low, objective.book, out)
-
-
-def _donchian_chunk(objective: GridBacktest, named: Mapping[str, NDArray[Any]], out: NDArray[np.float64]) -> None:
-    from admf_dask.engine.kernels import donchian_chunk
-
-    entry, leave, prices = _windows("entry", named["entry"]), _windows("exit", named["exit"]), objective.prices
-    order = np.lexsort((leave, entry))
-    donchian_chunk(
-        prices.open,
-        prices.high,
-        prices.low,
-        prices.close,
-        order,
-        entry,
-        leave,
-        objective.config.low,
-        objective.book,
-        out,
-    )
-
-
-_CHUNKS: dict[type[Strategy], Any] = {
-    SmaCrossover: _sma_chunk,
-    RsiReversion: _rsi_chunk,
-    DonchianBreakout: _donchian_chunk,
-}
-"""Strategies that have a kernel over whole chunks."""
 
 
 def backtest_objective(
@@ -157,16 +83,6 @@ def backtest_objective(
         if key not in known:
             raise EngineError(f"{key!r} is not a setting of a backtest{did_you_mean(key, known)}")
     return GridBacktest(strategy, prices, BacktestConfig(**config), rename or {})
-
-
-def _windows(name: str, column: NDArray[Any]) -> NDArray[np.int64]:
-    if column.dtype.kind not in "iu" or (len(column) and column.min() < 1):
-        raise EngineError(f"{name!r} counts bars, so it must be a whole number of at least 1")
-    return column.astype(np.int64)
-
-
-def _native(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _unused(columns: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from admf_dask.engine.times import Times
 from admf_dask.errors import DataError
 from admf_dask.text import did_you_mean
 
@@ -23,9 +24,14 @@ class Prices:
     high: NDArray[np.float64]
     low: NDArray[np.float64]
     close: NDArray[np.float64]
-    index: Any
+    times: Times
     periods_per_year: float
     symbol: str = ""
+
+    @property
+    def index(self) -> Any:
+        """The index of the bars, as pandas has it."""
+        return self.times.index
 
     def __len__(self) -> int:
         """Number of bars."""
@@ -34,7 +40,7 @@ class Prices:
     def until(self, stop: int) -> Prices:
         """The first `stop` bars."""
         arrays = (self.open[:stop], self.high[:stop], self.low[:stop], self.close[:stop])
-        return Prices(*arrays, self.index[:stop], self.periods_per_year, self.symbol)
+        return Prices(*arrays, Times(self.index[:stop]), self.periods_per_year, self.symbol)
 
 
 def read_prices(table: Any, symbol: str = "") -> Prices:
@@ -69,7 +75,7 @@ def _read(table: Any, symbol: str) -> Prices:
             f"{table.index[at - 1]}; write prices.sort_index() and drop duplicates"
         )
     columns = (arrays["open"], arrays["high"], arrays["low"], arrays["close"])
-    return Prices(*columns, table.index, _periods_per_year(table.index), symbol)
+    return Prices(*columns, Times(table.index), _periods_per_year(table.index), symbol)
 
 
 def _column(table: Any, lowered: dict[str, Any], name: str) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ import cloudpickle
 
 from admf_dask.errors import TaskError
 from admf_dask.runtime.evaluate import MapEvaluator
-from admf_dask.runtime.shared import SharedData, SharedStore, travelling
+from admf_dask.runtime.shared import SharedData, SharedStore, travelling, value_of
 from admf_dask.runtime.shared.data import describe
 from admf_dask.runtime.shared.parcel import Parcel
 from admf_dask.text import format_bytes
@@ -55,15 +55,40 @@ def pack_evaluator(
 
 
 def _packed(evaluator: MapEvaluator, store: SharedStore | None, run: str) -> bytes:
+    packed: bytes
     if store is not None:
         evaluator = replace(evaluator, data=tuple(_shared_if_large(part, store, run) for part in evaluator.data))
         parcel = Parcel.of(evaluator)
-        if parcel.size >= WARN_FROM:
+        if parcel.size >= WARN_FROM and evaluator.function is not _elsewhere:
             _warn_of_weight(evaluator, parcel.size)
         if parcel.size >= SHARE_FROM:
+            # Apart from the items, a function is recognised when it is used again.
+            function = _shared_if_large(evaluator.function, store, run)
+            if isinstance(function, SharedData):
+                packed = _packed(replace(evaluator, function=_elsewhere), store, run)
+                return pickle.dumps(_Apart(packed, function))
             return pickle.dumps(store.put(parcel, "function and items", run))
-    packed: bytes = cloudpickle.dumps(evaluator, protocol=5)
+    packed = cloudpickle.dumps(evaluator, protocol=5)
     return packed
+
+
+class _Apart:
+    """An evaluator whose function is shared; unpickled, it is the evaluator."""
+
+    def __init__(self, packed: bytes, function: SharedData) -> None:
+        self._packed, self._function = packed, function
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _whole, (self._packed, self._function)
+
+
+def _whole(packed: bytes, function: SharedData) -> MapEvaluator:
+    evaluator: MapEvaluator = value_of(pickle.loads(packed))
+    return replace(evaluator, function=function.value)
+
+
+def _elsewhere(*_: Any) -> None:
+    raise AssertionError("stands for a function that is shared")
 
 
 def _shared_if_large(part: Any, store: SharedStore, run: str) -> Any:
