@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
+import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
+from time import monotonic_ns, perf_counter
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask import ranking
-from admf_dask.engine import BacktestResult, FrameDataHandler, StrategyConfig, choose_engine, run_compiled, run_event
+from admf_dask.engine import BacktestResult, FrameDataHandler, StrategyConfig, run_compiled, run_event
+from admf_dask.engine.batch import FIGURES, Families, Family, chosen_engine, run_together
 from admf_dask.engine.coordinator import compiled_book, notes_of
 from admf_dask.engine.result import FILL_COLUMNS
-from admf_dask.errors import EngineError, TaskError
+from admf_dask.errors import EngineError
 from admf_dask.events import Observer
 from admf_dask.journal import Journal
 from admf_dask.outcomes import Block, Curve, EqualResultsWarning, Outcome, error_words
 from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
 from admf_dask.runtime import Keep, MapEvaluator, Outcomes, Session, Title, session_for, settings_of
-from admf_dask.runtime.evaluate import Rows
+from admf_dask.runtime.calls import BEGAN
+from admf_dask.runtime.evaluate import Rows, Watch
 from admf_dask.space.items import Combinable
 from admf_dask.text import did_you_mean, format_count, join_words
 from admf_dask.yamlfile import read_yaml
@@ -36,6 +41,8 @@ SCORE = "sharpe_ratio"
 """What ranks while they run."""
 TOLD = (SCORE, "total_return", "max_drawdown", "final_equity", "n_trades")
 """What the page and the journal hear of each backtest, beside its result."""
+FIRST = 256
+"""Configs of the first compiled call of a chunk; each next one grows by what was measured."""
 CURVES, POINTS = 5, 300
 """How many equity curves a chunk tells of, and their points."""
 
@@ -127,19 +134,45 @@ def _expand_one(config: Any, symbols: Sequence[str]) -> Iterator[dict[str, Any]]
             yield {**plain, **({} if parameters is None else {"parameters": parameters}), "symbol": symbol}
 
 
-@dataclass
+@dataclass(slots=True)
 class _Compact:
     """A result as it travels: what can be made again from the config and the bars stays behind."""
 
     metrics: dict[str, float]
-    fills: NDArray[np.float64]
-    equity: NDArray[np.float64] | None
     engine: str
     why: str
     ruined: bool
     notes: tuple[str, ...]
+    fills: NDArray[np.float64] | None = None
+    """With the equity, of a book that the event engine did; compiled ones are done again when they are asked for."""
+    equity: NDArray[np.float64] | None = None
     curve: NDArray[np.float32] | None = None
     """The equity, thinned; it stays on the worker, unless it is one of the best."""
+
+
+class _Packed:
+    """Many results: figures as one array, and what else there is of those that are more than figures."""
+
+    def __init__(self, values: list[_Compact]) -> None:
+        kinds = [(value.engine, value.why) for value in values]
+        self.kinds = list(dict.fromkeys(kinds))
+        places = {kind: place for place, kind in enumerate(self.kinds)}
+        self.codes = bytes(places[kind] for kind in kinds) if len(places) < 256 else [places[kind] for kind in kinds]
+        self.figures = np.array([tuple(value.metrics.values()) for value in values], np.float64)
+        self.names = tuple(values[0].metrics)
+        self.whole = {place: value for place, value in enumerate(values) if value.equity is not None}
+
+    def __iter__(self) -> Iterator[_Compact]:
+        """The results, in order."""
+        for place, (code, row) in enumerate(zip(self.codes, self.figures.tolist(), strict=True)):
+            if place in self.whole:
+                yield self.whole[place]
+            else:
+                yield _compact(dict(zip(self.names, row, strict=True)), *self.kinds[code])
+
+
+def _compact(metrics: dict[str, float], engine: str, why: str) -> _Compact:
+    return _Compact(metrics, engine, why, metrics["final_equity"] <= 0.0, notes_of(metrics))
 
 
 @dataclass(frozen=True)
@@ -151,30 +184,84 @@ class _Task:
 
     def __call__(self, config: Mapping[str, Any], handler: FrameDataHandler) -> _Compact:
         parsed = StrategyConfig.from_mapping(config, rename=self.rename)
-        engine, why = choose_engine(parsed) if self.engine == "auto" else (self.engine, f"engine={self.engine!r}")
+        engine, why = chosen_engine(self.engine, parsed)
         if engine == "compiled":
-            metrics, fills, equity, ruined = compiled_book(parsed, handler.prices(parsed.symbol))
-            return _Compact(metrics, fills, None, engine, why, ruined, notes_of(metrics), _thinned(equity))
+            metrics, _, equity, _ = compiled_book(parsed, handler.prices(parsed.symbol))
+            return replace(_compact(metrics, engine, why), curve=_thinned(equity))
         result = run_event(parsed, handler, why)
         columns = [result.fills[name].to_numpy(np.float64) for name in FILL_COLUMNS[1:]]
         equity = result.equity.to_numpy()
         return _Compact(
-            dict(result.metrics),
-            np.stack(columns, axis=1),
-            equity,
-            engine,
-            why,
-            result.ruined,
-            result.notes,
+            dict(result.metrics), engine, why, result.ruined, result.notes, np.stack(columns, axis=1), equity,
             _thinned(equity),
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Backtests(MapEvaluator):
-    """The chunk of a worker: values as of any map, with their metrics as columns and the curves of the best few."""
+    """The chunk of a worker: as any map, but what a compiled call can do together is done together.
 
+    Each result goes with its metrics as columns, and the equity curves of the best few.
+    """
+
+    function: _Task
     keep: Keep = field(default_factory=lambda: Keep(SCORE))
+
+    def __call__(self, start: int, stop: int, budget: float, watch: Watch) -> Block:
+        """Evaluate `[start, stop)`, or the part of it that fits in `budget` seconds."""
+        if self.policy.timeout is not None or self.function.engine == "event":
+            # A timeout is for one backtest.
+            return super().__call__(start, stop, budget, watch)
+        began, rows = perf_counter(), Rows()
+        families = Families(self.function.engine, self.function.rename, self.given[0])
+        low, size = start, FIRST
+        while low < stop:
+            configs, of = self._alike(families, low, min(stop, low + size))
+            if not of or not self._together(configs, of, low, rows, watch):
+                self._loop(range(low, low + len(configs)), configs, rows, inf, watch)
+            low += len(configs)
+            spent = perf_counter() - began
+            if spent > budget or watch.cancelled.is_set():
+                break
+            size = max(64, min(4 * size, int((low - start) / spent * (budget - spent)))) if of else FIRST
+        return self._pack(start, low, rows, began)
+
+    def _alike(self, families: Families, start: int, stop: int) -> tuple[list[Any], list[Family]]:
+        """Configs from `start` on that can be done together, with their families; or one that cannot, without."""
+        configs: list[Any] = []
+        found: list[Family] = []
+        for index in range(start, stop):
+            config = self.items[index]
+            family = families.of(config)
+            if family is None:
+                return (configs, found) if configs else ([config], [])
+            configs.append(config)
+            found.append(family)
+        return configs, found
+
+    def _together(self, configs: list[Any], of: list[Family], start: int, rows: Rows, watch: Watch) -> bool:
+        """Do them in few compiled calls; False if that failed, and each has to say for itself why."""
+        cells, at = watch.note(start, len(configs))
+        before = perf_counter()
+        try:
+            cells[at + BEGAN] = monotonic_ns()
+            figures = run_together(configs, of, self.given[0]).tolist()
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and self.interruptible:
+                raise
+            return False
+        finally:
+            cells[at + BEGAN] = 0
+        rows.values += [
+            _compact(dict(zip(FIGURES, row, strict=True)), one.engine, one.why)
+            for row, one in zip(figures, of, strict=True)
+        ]
+        rows.spans.append(range(start, start + len(configs)))
+        rows.seconds.append(((perf_counter() - before) / len(configs), len(configs)))
+        return True
+
+    def _payload(self, rows: Rows) -> bytes:
+        return pickle.dumps(_Packed(rows.values) if rows.values else [], protocol=5)
 
     def _pack(self, start: int, reached: int, rows: Rows, began: float) -> Block:
         curves = self._curves(*rows.table(), rows.values)
@@ -192,13 +279,11 @@ class _Backtests(MapEvaluator):
         return tuple(found)
 
     def _curve(self, index: int, value: _Compact) -> Curve:
-        assert value.curve is not None
-        handler: FrameDataHandler = self.given[0]
-        times: Any = handler.prices(StrategyConfig.from_mapping(self.items[index]).symbol).index
-        dates = getattr(times, "dtype", None) is not None and times.dtype.kind == "M"
-        thinned = times[_places(len(times))]
-        x = thinned.tz_localize(None).as_unit("ms").asi8 if dates else np.arange(len(times))[_places(len(times))]
-        return Curve(index, np.asarray(x, np.float64), value.curve, dates)
+        config = StrategyConfig.from_mapping(self.items[index], rename=self.function.rename)
+        prices = self.given[0].prices(config.symbol)
+        y = _thinned(compiled_book(config, prices)[2]) if value.curve is None else value.curve
+        x, dates = prices.times.axis(_places(len(prices)))
+        return Curve(index, x, y, dates)
 
 
 def _thinned(equity: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -244,8 +329,8 @@ class BacktestResults(Sequence[BacktestResult]):
 
         compact: _Compact = outcome.value
         parsed = StrategyConfig.from_mapping(outcome.item, rename=self._rename)
-        if compact.equity is None:
-            return run_compiled(parsed, self._handler, compact.why)
+        if compact.equity is None or compact.fills is None:
+            return replace(run_compiled(parsed, self._handler, compact.why), metrics=compact.metrics)
         index = self._handler.prices(parsed.symbol).index
         bars = compact.fills[:, 0].astype(np.int64)
         columns = ([index[bar] for bar in bars.tolist()], bars, *compact.fills[:, 1:].T)
@@ -274,12 +359,12 @@ class BacktestResults(Sequence[BacktestResult]):
 
         rows = []
         for outcome in self.outcomes:
-            item = outcome.item
+            item, parameters = outcome.item, outcome.item.get("parameters")
+            # A failed config may have anything there.
             row = {
-                "class": _class_name(item.get("class")),
-                "symbol": item.get("symbol"),
-                **(item.get("parameters") or {}),
-            }
+                "class": _class_name(item.get("class")), "symbol": item.get("symbol"),
+                **(parameters if isinstance(parameters, Mapping) else {}),
+            }  # fmt: skip
             if outcome.ok:
                 row |= {**outcome.value.metrics, "engine": outcome.value.engine, "ruined": outcome.value.ruined}
             row |= {"error": None if outcome.ok else error_words(outcome.error), "seconds": outcome.seconds}
@@ -307,7 +392,7 @@ class BacktestResults(Sequence[BacktestResult]):
         """A sweep whose results are all equal varied something that has no effect; say so."""
         done = [outcome.value.metrics for outcome in self.outcomes if outcome.ok]
         keys = ("final_equity", "n_fills", "max_drawdown")
-        if len(done) > 1 and len({tuple(one[key] for key in keys) for one in done}) == 1:
+        if len(done) > 1 and all(one[key] == done[0][key] for one in done for key in keys):
             warnings.warn(
                 f"all {format_count(len(done))} backtests gave the same result ({join_words(keys)} are equal): what the configs "
                 "vary has no effect on these bars",
@@ -322,6 +407,4 @@ class BacktestResults(Sequence[BacktestResult]):
 
 
 def _class_name(strategy: Any) -> str:
-    if not isinstance(strategy, (str, type)):
-        raise TaskError(f"a strategy is a name or a class, but is {strategy!r:.80}")
-    return strategy if isinstance(strategy, str) else strategy.__qualname__
+    return strategy.__qualname__ if isinstance(strategy, type) else str(strategy)

@@ -65,6 +65,7 @@ W1 = [
 ]
 W2 = [
     Entry("admf_dask optimize", (20, 50), (20, 50)),
+    Entry("admf_dask optimize, thread", (20, 50), (20, 50)),
     Entry("numba loop, plain", 200, 1_000),
     Entry("numba loop, tuned", 200, 1_000),
     Entry("raptorbt", 8, 32),
@@ -100,8 +101,13 @@ def main() -> int:
         "a bar": ("one strategy over 20,000 bars, one core", "random:1:20000", BAR, (100, 200)),
     }
     figures: dict[str, Any] = {"machine": facts}
-    for name in common.chosen(list(loads), given.only):
-        title, load, entries, grid = loads[name]
+    entries_of = {f"{name}: {entry.name}": (name, entry) for name, (_, _, all_, _) in loads.items() for entry in all_}
+    wanted: dict[str, list[Entry]] = {}
+    for name, entry in map(entries_of.__getitem__, common.chosen(list(entries_of), given.only)):
+        # One name may stand for several sizes.
+        wanted[name] = [one for one in loads[name][2] if one.name == entry.name or one in wanted.get(name, [])]
+    for name, entries in wanted.items():
+        title, load, _, grid = loads[name]
         rows = [
             row
             for entry in entries

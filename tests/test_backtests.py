@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class OnTuesdays(Strategy):
         """Nothing to set."""
 
     def on_bar(self, bar: Any) -> int:
-        return int(bar.time.dayofweek == 1)
+        return int(bar.time.weekday() == 1)
 
 
 def test_results_are_in_config_order_and_equal_to_single_runs(any_session: Session, data: FrameDataHandler) -> None:
@@ -194,3 +195,85 @@ def test_those_who_watch_hear_scores_and_the_curves_of_the_best(
             assert pd.Timestamp(curve.x[-1], unit="ms") == equity.index[-1]
             at = equity.index.get_indexer(pd.to_datetime(curve.x, unit="ms"))
             np.testing.assert_allclose(curve.y, equity.to_numpy()[at], rtol=1e-6)
+
+
+MANY: list[dict[str, Any]] = [
+    *(
+        {"class": "sma_crossover", "parameters": {"fast": fast, "slow": slow}, "symbol": symbol, **settings}
+        for symbol in ("AAPL", "IBM")
+        for settings in ({}, {"commission": 0.001, "fill": "same_close"}, {"direction": "long_short", "lot_size": 10})
+        for fast in (3, 8)
+        for slow in (15, 40)
+    ),
+    {"class": "rsi_reversion", "parameters": {"period": 9, "lower": 30, "upper": 70.5}, "symbol": "IBM"},
+    {"class": "rsi_reversion", "parameters": {"upper": 70, "period": 14, "lower": 35.0}, "symbol": "IBM"},
+    {"class": OnTuesdays, "symbol": "AAPL"},
+    {"class": "donchian_breakout", "parameters": {"entry": 12, "exit": 6}, "symbol": "AAPL", "periods_per_year": 365},
+    {"class": "buy_and_hold", "symbol": "IBM"},
+    {"class": "donchian_breakout", "parameters": {"entry": 20, "exit": 6}, "symbol": "AAPL"},
+]
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"class": "sma_crossover", "parameters": {"fast": 5, "slow": 20}, "symbol": "IBN"}, "did you mean 'IBM'"),
+    ({"class": "sma_crossover", "parameters": {"fast": 5, "slow": 20}}, "say which one with `symbol`"),
+    ({"class": "sma_crossover", "parameters": {"fast": 0, "slow": 20}, "symbol": "IBM"}, "at least 1, but is 0"),
+    ({"class": "sma_crossover", "parameters": {"fast": True, "slow": 20}, "symbol": "IBM"}, "but is True"),
+    ({"class": "sma_crossover", "parameters": {"fast": 5.0, "slow": 20}, "symbol": "IBM"}, "but is 5.0"),
+    ({"class": "sma_crossover", "parameters": {"fast": 5, "slow": 20}, "symbl": "IBM"}, "did you mean 'symbol'"),
+    ({"class": "sma_crossover", "parameters": ["fast", "slow"], "symbol": "IBM"}, "`parameters` must be a mapping"),
+    (
+        {"class": "sma_crossover", "parameters": {"fast": 5, "slow": 20}, "symbol": "IBM", "lot_size": False},
+        "lot_size must be a number, but is False",
+    ),
+    (
+        {"class": "sma_crossover", "parameters": {"fast": 5, "slow": 20}, "symbol": "IBM", "commission": float("inf")},
+        "commission must be a fraction .* but is inf",
+    ),
+    ({"class": "sma_crossover", "parameters": {"fast": 5, "slw": 20}, "symbol": "IBM"}, "did you mean 'slow'"),
+    ({"class": "rsi_reversion", "parameters": {"period": 9, "lower": "x", "upper": 7}, "symbol": "IBM"}, "ValueError"),
+]
+
+
+def test_what_is_done_together_is_what_each_gives_alone(any_session: Session, data: FrameDataHandler) -> None:
+    # Good ones, those that only events can run and wrong ones, in turn: each is what it would be by itself.
+    chance = np.random.default_rng(5)
+    configs = [*MANY, *(config for config, _ in WRONG)]
+    order = chance.permutation(len(configs)).tolist()
+    with pytest.warns(FailedItemsWarning, match=f"{len(WRONG)} of {len(configs)}"):
+        results = run_parallel_backtests([configs[i] for i in order], data, session=any_session, progress=False)
+    frame = results.frame
+    for place, i in enumerate(order):
+        if i >= len(MANY):
+            assert re.search(WRONG[i - len(MANY)][1], frame.loc[place, "error"]), frame.loc[place, "error"]
+            continue
+        alone, result = run_event(configs[i], data), results[place]
+        assert result.engine == ("event" if configs[i]["class"] is OnTuesdays else "compiled")
+        assert (result.ruined, result.notes) == (alone.ruined, alone.notes)
+        np.testing.assert_allclose(result.equity, alone.equity, rtol=1e-9)
+        for metric, value in alone.metrics.items():
+            assert result[metric] == pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=True)
+            assert frame.loc[place, metric] == result[metric]
+    assert (frame["seconds"] > 0).all()
+
+
+def test_a_call_for_many_that_fails_leaves_it_to_each(
+    inline_session: Session, data: FrameDataHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run_parallel_backtests(MANY, data, session=inline_session, progress=False).frame
+    calls = []
+
+    def fails(configs: Any, *_: Any) -> Any:
+        calls.append(len(configs))
+        raise MemoryError("no room for so many")
+
+    monkeypatch.setattr("admf_dask.backtests.run_together", fails)
+    alone = run_parallel_backtests(MANY, data, session=inline_session, progress=False).frame
+    assert max(calls) > 20
+    pd.testing.assert_frame_equal(alone.drop(columns="seconds"), expected.drop(columns="seconds"), rtol=1e-12)
+
+
+def test_a_timeout_is_for_one_backtest(
+    inline_session: Session, data: FrameDataHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("admf_dask.backtests.run_together")
+    results = run_parallel_backtests(MANY, data, session=inline_session, timeout=60.0, progress=False)
+    assert results.failures.empty

@@ -56,8 +56,8 @@ class BacktestConfig:
         return (self.fill == "next_open", *map(float, numbers))
 
 
-_SETTINGS = tuple(field.name for field in fields(BacktestConfig))
-_KEYS = ("class", "parameters", "symbol", *_SETTINGS)
+SETTINGS = tuple(field.name for field in fields(BacktestConfig))
+KEYS = ("class", "parameters", "symbol", *SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,15 @@ class StrategyConfig:
                 f"a strategy config must be a mapping with `class` and `parameters`, but is {mapping!r:.80}"
             )
         for key in mapping:
-            if key not in _KEYS:
-                raise EngineError(f"{key!r} is not a key of a strategy config{did_you_mean(str(key), _KEYS)}")
+            if key not in KEYS:
+                raise EngineError(f"{key!r} is not a key of a strategy config{did_you_mean(str(key), KEYS)}")
         if "class" not in mapping:
             raise EngineError("a strategy config needs `class`: a registered name, or package.module:ClassName")
         parameters = mapping.get("parameters") or {}
         if not isinstance(parameters, Mapping):
             raise EngineError(f"`parameters` must be a mapping of name -> value, but is {parameters!r:.80}")
         renamed = {(rename or {}).get(name, name): value for name, value in parameters.items()}
-        settings = BacktestConfig(**{key: mapping[key] for key in _SETTINGS if key in mapping})
+        settings = BacktestConfig(**{key: mapping[key] for key in SETTINGS if key in mapping})
         return cls(mapping["class"], renamed, mapping.get("symbol"), settings)
 
     def to_mapping(self) -> dict[str, Any]:
