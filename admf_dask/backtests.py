@@ -27,7 +27,7 @@ from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
 from admf_dask.runtime import Keep, MapEvaluator, Outcomes, Session, Title, session_for, settings_of
 from admf_dask.runtime.calls import BEGAN
-from admf_dask.runtime.evaluate import Rows, Watch
+from admf_dask.runtime.evaluate import LARGEST_RESULT, Rows, Watch
 from admf_dask.space.items import Combinable
 from admf_dask.text import did_you_mean, format_count, join_words
 from admf_dask.yamlfile import read_yaml
@@ -158,8 +158,7 @@ class _Packed:
         self.kinds = list(dict.fromkeys(kinds))
         places = {kind: place for place, kind in enumerate(self.kinds)}
         self.codes = bytes(places[kind] for kind in kinds) if len(places) < 256 else [places[kind] for kind in kinds]
-        self.figures = np.array([tuple(value.metrics.values()) for value in values], np.float64)
-        self.names = tuple(values[0].metrics)
+        self.figures = np.array([[value.metrics[name] for name in FIGURES] for value in values], np.float64)
         self.whole = {place: value for place, value in enumerate(values) if value.equity is not None}
 
     def __iter__(self) -> Iterator[_Compact]:
@@ -168,7 +167,7 @@ class _Packed:
             if place in self.whole:
                 yield self.whole[place]
             else:
-                yield _compact(dict(zip(self.names, row, strict=True)), *self.kinds[code])
+                yield _compact(dict(zip(FIGURES, row, strict=True)), *self.kinds[code])
 
 
 def _compact(metrics: dict[str, float], engine: str, why: str) -> _Compact:
@@ -217,10 +216,11 @@ class _Backtests(MapEvaluator):
         low, size = start, FIRST
         while low < stop:
             configs, of = self._alike(families, low, min(stop, low + size))
-            if not of or not self._together(configs, of, low, rows, watch):
-                self._loop(range(low, low + len(configs)), configs, rows, inf, watch)
-            low += len(configs)
-            spent = perf_counter() - began
+            if of and self._together(configs, of, low, rows, watch):
+                low += len(configs)
+            else:
+                low = self._loop(range(low, low + len(configs)), configs, rows, inf, watch)
+            spent = max(perf_counter() - began, 1e-9)
             if spent > budget or watch.cancelled.is_set():
                 break
             size = max(64, min(4 * size, int((low - start) / spent * (budget - spent)))) if of else FIRST
@@ -261,7 +261,8 @@ class _Backtests(MapEvaluator):
         return True
 
     def _payload(self, rows: Rows) -> bytes:
-        return pickle.dumps(_Packed(rows.values) if rows.values else [], protocol=5)
+        packed = pickle.dumps(_Packed(rows.values), protocol=5)
+        return packed if len(packed) <= LARGEST_RESULT else self._payload_singly(rows)
 
     def _pack(self, start: int, reached: int, rows: Rows, began: float) -> Block:
         curves = self._curves(*rows.table(), rows.values)

@@ -37,8 +37,13 @@ def vectorbt_equity(
     return np.asarray(book.value(), np.float64)
 
 
-def backtesting_equity(prices: pd.DataFrame, targets: NDArray[Any], *, commission: float) -> NDArray[Any]:
-    """Market orders at the next open for all the equity, in units of a thousand-millionth share."""
+def backtesting_equity(
+    prices: pd.DataFrame, targets: NDArray[Any], *, same_close: bool, commission: float
+) -> NDArray[Any]:
+    """Market orders for all the equity, in units of a thousand-millionth share, at the next open or at the same close.
+
+    With trade_on_close a fill of bar t is booked at t + 1, so the equity of bars with a fill is not ours.
+    """
     from backtesting import Strategy
     from backtesting.lib import FractionalBacktest
 
@@ -60,7 +65,12 @@ def backtesting_equity(prices: pd.DataFrame, targets: NDArray[Any], *, commissio
         warnings.filterwarnings("ignore", "Some trades remain open at the end of backtest", UserWarning)
         warnings.filterwarnings("ignore", r"DatetimeIndex\.dayofweek", DeprecationWarning)
         run = FractionalBacktest(
-            prices.rename(columns=str.capitalize), Follows, cash=CASH, commission=commission, fractional_unit=1e-9
+            prices.rename(columns=str.capitalize),
+            Follows,
+            cash=CASH,
+            commission=commission,
+            trade_on_close=same_close,
+            fractional_unit=1e-9,
         ).run()
     return run["_equity_curve"]["Equity"].to_numpy(np.float64)  # type: ignore[no-any-return]
 

@@ -11,8 +11,18 @@ import pandas as pd
 import pytest
 import yaml
 
-from admf_dask import DataError, EngineError, ParameterSpace, Session, TaskError, datasets, run_parallel_backtests
+from admf_dask import (
+    DataError,
+    EngineError,
+    ParameterSpace,
+    Session,
+    TaskError,
+    backtest_objective,
+    datasets,
+    run_parallel_backtests,
+)
 from admf_dask.backtests import EqualResultsWarning
+from admf_dask.cli import main
 from admf_dask.engine import FrameDataHandler, Strategy, run_event
 from admf_dask.journal import Journal
 from admf_dask.journal.follow import Follow
@@ -277,3 +287,72 @@ def test_a_timeout_is_for_one_backtest(
     monkeypatch.delattr("admf_dask.backtests.run_together")
     results = run_parallel_backtests(MANY, data, session=inline_session, timeout=60.0, progress=False)
     assert results.failures.empty
+
+
+def spoiled(change: str) -> pd.DataFrame:
+    table = datasets.load_prices("FB").iloc[:60].copy()
+    if change == "unsorted":
+        return table.iloc[::-1]
+    if change == "repeated":
+        return table.iloc[[0, 1, 2, 2, *range(3, 60)]]
+    if change == "no close":
+        return table.drop(columns="close")
+    table.loc[table.index[7], "open"] = {"NaN": np.nan, "zero": 0.0, "infinite": np.inf}[change]
+    return table
+
+
+BAD = {
+    "unsorted": r"must be ascending without repeats, but row 1 \(.*\) follows",
+    "repeated": r"must be ascending without repeats, but row 3 \(.*\) follows",
+    "no close": "must have a column 'close'",
+    "NaN": "'open' is nan in row 7",
+    "zero": "'open' is 0.0 in row 7",
+    "infinite": "'open' is inf in row 7",
+}
+
+
+@pytest.mark.parametrize("change", BAD)
+def test_bars_that_cannot_be_are_named_through_every_face(
+    change: str, inline_session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, good = spoiled(change), datasets.load_prices("FB")
+    with pytest.raises(DataError, match=f"XYZ: .*{BAD[change]}"):
+        run_parallel_backtests(
+            [{"class": "buy_and_hold", "symbol": "FB"}],
+            {"FB": good, "XYZ": bad},
+            session=inline_session,
+            progress=False,
+        )
+    with pytest.raises(DataError, match=BAD[change]):
+        backtest_objective("sma_crossover", bad)
+    bad.to_csv(tmp_path / "x.csv", index_label="date")
+    configs = {
+        "data": {"XYZ": {"file": str(tmp_path / "x.csv")}},
+        "configs": [{"class": "buy_and_hold", "symbol": "XYZ"}],
+    }
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(configs))
+    argv = ["backtest", str(tmp_path / "b.yaml"), "--quiet", "--mode", "thread", "--out", str(tmp_path / "out")]
+    if change == "unsorted":
+        # A file is read by ascending date, whatever the order of its rows.
+        assert main(argv) == 0
+        return
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert "x.csv has no column 'close'" in said if change == "no close" else "XYZ" in said
+    assert change == "no close" or re.search(BAD[change], said), said
+
+
+def test_too_few_bars_for_a_window_is_a_backtest_that_never_trades(inline_session: Session) -> None:
+    bars = datasets.load_prices("FB").iloc[:20]
+    configs = [
+        {"class": "sma_crossover", "parameters": {"fast": 10, "slow": 50}},
+        {"class": "rsi_reversion", "parameters": {"period": 30, "lower": 30, "upper": 70}},
+        {"class": "donchian_breakout", "parameters": {"entry": 40, "exit": 10}},
+        {"class": "sma_crossover", "parameters": {"fast": 2, "slow": 4}},
+    ]
+    results = run_parallel_backtests(configs, bars, session=inline_session, progress=False)
+    for result in list(results)[:3]:
+        assert (result["n_fills"], result["final_equity"]) == (0, 1e6)
+        assert "it never traded" in result.notes[0]
+    assert results[3]["n_fills"] > 0
+    assert not results[3].notes

@@ -43,6 +43,14 @@ def equal(theirs: Any, results: list[BacktestResult]) -> None:
         np.testing.assert_allclose(theirs, result.equity, rtol=1e-9, err_msg=result.engine)
 
 
+def equal_but_for_fills(theirs: Any, results: list[BacktestResult]) -> None:
+    """A fill of bar t is booked at t + 1 there; the other bars are equal, the last one among them."""
+    theirs, filled = np.array(theirs), results[0].fills["bar"].unique()
+    assert filled[-1] < len(theirs) - 1
+    theirs[filled] = results[0].equity.iloc[filled]
+    equal(theirs, results)
+
+
 @pytest.mark.parametrize(("direction", "fill"), BOOKS)
 @pytest.mark.parametrize("symbol", ["GOOG", "IBM", "MSFT"])
 def test_vectorbt(symbol: str, direction: str, fill: str) -> None:
@@ -54,14 +62,15 @@ def test_vectorbt(symbol: str, direction: str, fill: str) -> None:
         equal(foreign.vectorbt_equity(prices, targets, same_close=fill == "same_close", **costs), results)
 
 
-@pytest.mark.parametrize("direction", ["long", "long_short"])
+@pytest.mark.parametrize(("direction", "fill"), BOOKS)
 @pytest.mark.parametrize("symbol", ["GOOG", "IBM"])
-def test_backtesting_py(symbol: str, direction: str) -> None:
+def test_backtesting_py(symbol: str, direction: str, fill: str) -> None:
     pytest.importorskip("backtesting")
     prices = datasets.load_prices(symbol).iloc[:700]
     for name, parameters in CASES:
-        results, targets = ours(prices, name, parameters, direction, "next_open", commission=0.001)
-        equal(foreign.backtesting_equity(prices, targets, commission=0.001), results)
+        results, targets = ours(prices, name, parameters, direction, fill, commission=0.001)
+        theirs = foreign.backtesting_equity(prices, targets, same_close=fill == "same_close", commission=0.001)
+        equal_but_for_fills(theirs, results) if fill == "same_close" else equal(theirs, results)
 
 
 @pytest.mark.parametrize(("direction", "fill"), BOOKS)
@@ -72,13 +81,7 @@ def test_backtrader(direction: str, fill: str) -> None:
     for name, parameters in CASES:
         results, targets = ours(prices, name, parameters, direction, fill, **costs)
         theirs = foreign.backtrader_equity(prices, targets, same_close=fill == "same_close", **costs)
-        if fill == "same_close":
-            # A fill of bar t is booked at t + 1 there; the other bars are equal.
-            filled = results[0].fills["bar"].unique()
-            assert len(theirs) == len(prices)
-            theirs[filled] = results[0].equity.iloc[filled]
-        equal(theirs, results)
-        assert theirs[-1] == pytest.approx(results[0]["final_equity"], rel=1e-9)
+        equal_but_for_fills(theirs, results) if fill == "same_close" else equal(theirs, results)
 
 
 EXAMPLES = re.findall(
