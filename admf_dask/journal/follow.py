@@ -45,6 +45,7 @@ class Follow:
             run=row[14], kind=row[10], name=row[11], total=row[2], slots=1, score=row[12], maximize=bool(row[13]),
             at=row[5], recalled=row[3],
         )  # fmt: skip
+        self._last = self._started.at
 
     def new(self) -> Iterator[Event]:
         """Events since the last call; the first time from the start."""
@@ -60,11 +61,12 @@ class Follow:
             for stored in store.read_blocks(connection, self._sitting, after=self._seen):
                 size = int((stored.ranges[:, 1] - stored.ranges[:, 0]).sum())
                 yield BlockFinished(started.run, replace(stored.block, start=0, stop=size), stored.at)
-                self._seen = stored.number
+                self._seen, self._last = stored.number, stored.at
             state, ended, pid, process_began = connection.execute(
                 "SELECT state, ended, pid, process_began FROM sitting WHERE id = ?", (self._sitting,)
             ).fetchone()
         state = state_now(state, pid, process_began)
         if state != "running" and not self._ended:
             self._ended = True
-            yield RunFinished(started.run, state, ended or started.at)
+            # A driver that was killed wrote down no end: its last block is what is known of it.
+            yield RunFinished(started.run, state, ended or self._last)

@@ -10,6 +10,7 @@ from bokeh.models import (
     BasicTicker,
     ColorBar,
     ColumnDataSource,
+    CustomJSHover,
     CustomJSTickFormatter,
     DatetimeTicker,
     DatetimeTickFormatter,
@@ -33,6 +34,10 @@ if (minutes < 60) return seconds ? `${minutes} m ${seconds} s` : `${minutes} m`;
 return minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} m` : `${minutes / 60} h`;
 """
 """Seconds as `text.format_seconds` has them."""
+_CELL = "return labels[Math.round(value)] ?? ''"
+"""The words of a cell, by where the pointer is."""
+MOST_POINTS = 4000
+"""Of a history that stands still; a quarter of them while it grows, for each is drawn again each time."""
 
 
 class History:
@@ -59,7 +64,7 @@ class History:
 
     def show(self, view: RunView | None) -> None:
         """Draw what is new."""
-        mark = () if view is None else (view.last.run, view.seen)
+        mark = () if view is None else (view.last.run, view.seen, view.state == "running")
         if mark == self._drawn:
             return
         self._drawn = mark
@@ -67,7 +72,7 @@ class History:
             self.points.data = {"n": [], "score": []}
             self.best.data = {"n": [], "score": []}
             return
-        n, scores = view.points()
+        n, scores = view.points(MOST_POINTS if view.state != "running" else MOST_POINTS // 4)
         self.points.data = {"n": n, "score": scores}
         steps = [*view.improvements, (view.seen, view.improvements[-1][1])] if view.improvements else []
         self.best.data = {"n": [at for at, _ in steps], "score": [score for _, score in steps]}
@@ -116,6 +121,10 @@ class Equity:
         )
         self.plot.add_tools(HoverTool(renderers=[self.lines], tooltips=[("", "@what"), ("equity", "$y{0,0}")]))
         self.plot.yaxis.formatter = NumeralTickFormatter(format="0,0")
+        self.plot.xaxis.axis_label, self.plot.xaxis.formatter = "bar", NumeralTickFormatter(format="0,0")
+        # Kept, not made anew: with a new model Bokeh walks through all models of the document, which takes it 40 ms.
+        self._bars = self.plot.xaxis[0].ticker, self.plot.xaxis[0].formatter
+        self._dates = DatetimeTicker(), DatetimeTickFormatter()
         self._palette = LIGHT
         self._drawn: tuple[Any, ...] = ()
 
@@ -133,14 +142,15 @@ class Equity:
     def show(self, view: RunView | None) -> None:
         """Draw, if there are other curves than before."""
         curves = view.curves if view is not None else ()
-        mark = (view.last.run if view is not None else "", *(curve.index for curve in curves), self._palette)
+        mark = (view.last.run if curves and view is not None else "", *(curve.index for curve in curves), self._palette)
         if mark == self._drawn or view is None:
             return
         self._drawn = mark
         dates = bool(curves) and curves[0].dates
-        self.plot.xaxis.ticker = DatetimeTicker() if dates else BasicTicker()
-        self.plot.xaxis.formatter = DatetimeTickFormatter() if dates else NumeralTickFormatter(format="0,0")
-        self.plot.xaxis.axis_label = None if dates else "bar"
+        ticker, formatter = self._dates if dates else self._bars
+        axis = self.plot.xaxis[0]
+        if axis.ticker is not ticker:
+            axis.ticker, axis.formatter, axis.axis_label = ticker, formatter, None if dates else "bar"
         # The best is drawn last, above the others.
         shown = list(zip(curves, self._palette.few, strict=False))[::-1]
         self.source.data = {
@@ -156,27 +166,25 @@ class Heatmap:
 
     def __init__(self) -> None:
         """An empty figure."""
-        self.source = ColumnDataSource({name: [] for name in ("x", "y", "score", "across", "down")})
+        self.source = ColumnDataSource({name: [] for name in ("score", "x", "y", "width", "height")})
         self.mark = ColumnDataSource({"x": [], "y": []})
         self.plot = _figure("Heatmap", height=300)
-        self.mapper = LinearColorMapper(palette=list(Viridis256), low=0, high=1)
-        self.cells = self.plot.rect(
-            "x",
-            "y",
-            0.96,
-            0.96,
-            source=self.source,
-            line_color=None,
-            fill_color={"field": "score", "transform": self.mapper},
+        self.mapper = LinearColorMapper(palette=list(Viridis256), low=0, high=1, nan_color="rgba(0, 0, 0, 0)")
+        # One picture instead of a rectangle a cell: thousands of them took the browser longer than all the rest.
+        self.cells = self.plot.image(
+            "score", "x", "y", "width", "height", source=self.source, color_mapper=self.mapper, level="glyph"
         )
         self.plot.scatter("x", "y", source=self.mark, size=15, fill_color=None, line_color="#ff7a1a", line_width=3)
-        tips = [("", "@across"), ("", "@down"), ("score", "@score{0.0000}")]
-        self.plot.add_tools(HoverTool(renderers=[self.cells], tooltips=tips))
+        self._names = {place: CustomJSHover(args={"labels": []}, code=_CELL) for place in ("$x", "$y")}
+        tips = [("", "$x{custom}"), ("", "$y{custom}"), ("score", "@score{0.0000}")]
+        self.plot.add_tools(HoverTool(renderers=[self.cells], tooltips=tips, formatters=self._names))
         self.bar = ColorBar(
             color_mapper=self.mapper, ticker=BasicTicker(desired_num_ticks=5), border_line_color=None, width=8, label_standoff=6,
             background_fill_alpha=0,
         )  # fmt: skip
         self.plot.add_layout(self.bar, "right")
+        for axis in self.plot.axis:
+            axis.ticker, axis.formatter = FixedTicker(ticks=[]), CustomJSTickFormatter(code="return labels[tick]")
         self._drawn: tuple[Any, ...] = ()
 
     def dress(self, palette: Palette) -> None:
@@ -201,17 +209,16 @@ class Heatmap:
 
     def _fill(self, surface: Surface, fresh: bool) -> None:
         values = surface.values
-        rows, columns = np.nonzero(~np.isnan(values))
-        scores = values[rows, columns]
-        finite = scores[np.isfinite(scores)]
+        finite = values[np.isfinite(values)]
         if len(finite):
             low, high = float(finite.min()), float(finite.max())
             self.mapper.update(low=low, high=high if high > low else low + 1)
         if fresh:
             self._set_axes(surface)
-        across = [f"{surface.x.name} {surface.x.labels[column]}" for column in columns]
-        down = [f"{surface.y.name} {surface.y.labels[row]}" for row in rows]
-        self.source.data = {"x": columns, "y": rows, "score": scores, "across": across, "down": down}
+        rows, columns = values.shape
+        self.source.data = {
+            "score": [values.astype(np.float32)], "x": [-0.5], "y": [-0.5], "width": [columns], "height": [rows]
+        }  # fmt: skip
         best = surface.best
         self.mark.data = {"x": [best[1]], "y": [best[0]]} if best else {"x": [], "y": []}
 
@@ -224,9 +231,12 @@ class Heatmap:
             # A little more than the cells, so that the mark of the best has room at the edge.
             span.update(start=-0.5 - 0.02 * count, end=count - 0.5 + 0.02 * count)
             step = max(1, -(-count // 10))
-            axis.ticker = FixedTicker(ticks=list(range(0, count, step)))
-            axis.formatter = CustomJSTickFormatter(args={"labels": side.labels}, code="return labels[tick]")
-            axis.axis_label = side.name
+            (only,) = axis
+            only.formatter.args = {"labels": side.labels}
+            only.ticker.ticks = list(range(0, count, step))
+            only.axis_label = side.name
+        for place, side in (("$x", surface.x), ("$y", surface.y)):
+            self._names[place].args = {"labels": [f"{side.name} {label}" for label in side.labels]}
 
 
 def _figure(what: str, **options: Any) -> Any:

@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from bokeh.models import Column, CustomJS, Div, GlobalInlineStyleSheet, InlineStyleSheet, Row, Select, TextInput
+from bokeh.models import (
+    Column,
+    ColumnDataSource,
+    CustomJS,
+    Div,
+    GlobalInlineStyleSheet,
+    InlineStyleSheet,
+    Row,
+    Select,
+    TextInput,
+)
 
 from admf_dask.page import words
 from admf_dask.page.figures import Equity, Heatmap, History, Throughput
+from admf_dask.page.pace import FASTEST, Pace
 from admf_dask.page.style import AROUND, CARD, CSS, DARK, LIGHT, PAGE, SELECT
 from admf_dask.page.view import RunView
 from admf_dask.page.words import WorkerFacts
 
-INTERVAL_MS = 500
 LATEST = "latest"
 SCORED = ("optimize", "backtest")
 """Kinds of runs that have scores, also before the first has come."""
 PLOTS = ("history", "heatmap", "leaderboard", "equity", "throughput", "workers", "failures")
+
+# A Div whose text changes is rendered anew with all its style sheets, and the page laid out: so what is new is put in place.
+_PUT = """
+const began = performance.now();
+const {name, html} = cb_obj.data;
+for (let at = 0; at < name.length; at++) {
+  const div = texts[name[at]];
+  const view = window.Bokeh?.index?.find_one?.(div);
+  if (view?.markup_el == null) { div.text = html[at]; continue; }
+  div.properties.text.set_value(html[at]);
+  view.markup_el.innerHTML = html[at];
+}
+requestAnimationFrame(() => setTimeout(() => {
+  up.data = {drawn: [performance.now() - began], hidden: [document.visibilityState === "hidden"]};
+}));
+"""
+_READY = """
+const scheme = window.matchMedia('(prefers-color-scheme: dark)');
+const dress = () => { dark.value = scheme.matches ? 'dark' : 'light'; };
+dress();
+scheme.addEventListener('change', dress);
+document.addEventListener('visibilitychange', () => {
+  up.data = {drawn: [], hidden: [document.visibilityState === "hidden"]};
+});
+"""
 
 
 class Source(Protocol):
@@ -51,6 +87,15 @@ class Page:
         for control in (self.chooser, self.x, self.y, self.how, self.trace):
             control.on_change("value", lambda attr, old, new: self.update())
         self._traces: dict[str, str] = {}
+        self.pace = Pace()
+        self._live = False
+        self._said: dict[str, str] = {}
+        self._new: dict[str, str] = {}
+        self._marks: dict[str, Any] = {}
+        self.down = ColumnDataSource({"name": [], "html": []})
+        self.up = ColumnDataSource({"drawn": [], "hidden": []})
+        """What the browser tells: milliseconds that drawing took, and whether nobody sees the page."""
+        self.up.on_change("data", lambda attr, old, new: self._heard())
         self._dress()
 
     def _dress(self) -> None:
@@ -116,31 +161,79 @@ class Page:
                 styles=styles,
                 margin=0,
                 name=name,
+                disable_math=True,
             )
         return self._texts[name]
 
     def say(self, name: str, text: str) -> None:
         """Change a piece of HTML, if it differs and is on this page."""
         div = self._texts.get(name)
-        if div is not None and div.text != text:
+        if div is None or self._said.get(name) == text:
+            return
+        self._said[name] = text
+        if not self._live:
             div.update(text=text, visible=bool(text))
+            return
+        self._new[name] = text
+        if div.visible != bool(text):
+            div.visible = bool(text)
+
+    def _tell(self, name: str, mark: Any, make: Callable[[], str]) -> None:
+        """`say` what is made from what `mark` stands for, unless that is as it was."""
+        if self._marks.get(name, self) != mark:
+            self._marks[name] = mark
+            self.say(name, make())
+
+    def follow(self, root: Any) -> None:
+        """From now on a browser has the page: it is sent what is new."""
+        self._live = True
+        self.down.js_on_change("data", CustomJS(args={"texts": self._texts, "up": self.up}, code=_PUT))
+        root.tags = [self.down, self.up]
+
+    def _heard(self) -> None:
+        told: Any = self.up.data
+        for milliseconds in list(told.get("drawn", ()))[:1]:
+            if isinstance(milliseconds, (int, float)):
+                self.pace.drawn(max(0.0, milliseconds / 1000))
+        was = self.pace.hidden
+        self.pace.hidden = any(told.get("hidden", ()))
+        if was and not self.pace.hidden:
+            self.update()
+
+    def again(self) -> None:
+        """Bring everything up to date, if it is time."""
+        views, workers = self._source.runs(), self._source.workers()
+        slots = min(os.cpu_count() or 1, sum(worker.threads for worker in workers))
+        busy = sum(worker.cpu for worker in workers) >= 70 * max(1, slots)
+        moving = any(view.state == "running" for view in views.values())
+        if self.pace.due(time.monotonic(), busy=busy, moving=moving):
+            self.update()
 
     # -- content -------------------------------------------------------------------------------------------------------
 
     def update(self) -> None:
         """Bring everything up to date; costs milliseconds, and next to nothing when nothing is new."""
-        now = time.time()
+        began, now = time.thread_time(), time.time()
         views, workers = self._source.runs(), self._source.workers()
         view = self._chosen(views)
+        last = view.last if view is not None else None
+        run = last.run if last is not None else ""
         self.say("header", words.header(view, workers))
         self.say("tiles", words.tiles(view, now))
-        self.say("leaderboard", words.leaderboard(view))
+        self._tell("leaderboard", (run, last and (last.best, last.score)), lambda: words.leaderboard(view))
         self.say("workers", words.machine(workers, dict(views)))
         self.say("slowest", words.slowest(view, workers))
-        self.say("failures", words.failures(view))
-        self.say("all runs", words.all_runs(list(views.values())[::-1]))
+        self._tell("failures", (run, last and (last.failed, last.failures)), lambda: words.failures(view))
+        mark = [(one, view.version, view.state) for one, view in views.items()]
+        self._tell("all runs", mark, lambda: words.all_runs(list(views.values())[::-1]))
         self._draw(view, now, workers)
         self._offer_traces(view)
+        sent = self._live and bool(self._new)
+        if sent:
+            # Last, so that what the browser then says that it has drawn is all of it.
+            self.down.data = {"name": list(self._new), "html": list(self._new.values())}
+            self._new.clear()
+        self.pace.made(time.thread_time() - began, time.monotonic(), sent=sent)
 
     def _chosen(self, views: Mapping[str, RunView]) -> RunView | None:
         options = [(LATEST, "the latest run")]
@@ -201,19 +294,18 @@ class Page:
 def open_document(doc: Any, page: Page, root: Any) -> None:
     """Draw, and keep it up to date as long as somebody looks."""
     page.update()
+    page.follow(root)
     doc.add_root(root)
-    told = "dark.value = window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'"
-    watch = "window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => { " + told + " })"
-    doc.js_on_event("document_ready", CustomJS(args={"dark": page.dark}, code=f"{told};\n{watch}"))
+    doc.js_on_event("document_ready", CustomJS(args={"dark": page.dark, "up": page.up}, code=_READY))
     doc.page = page  # the document owns the page: gone with the tab
     known = weakref.ref(page)
 
     def again() -> None:
         living = known()
         if living is not None:
-            living.update()
+            living.again()
 
-    doc.add_periodic_callback(again, INTERVAL_MS)
+    doc.add_periodic_callback(again, int(1000 * FASTEST))
 
 
 def _select(title: str, options: list[tuple[str, str]], width: int = 110) -> Select:

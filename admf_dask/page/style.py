@@ -79,7 +79,7 @@ td.wide { width: 40%; min-width: 90px; }
 .pill { display: inline-block; padding: 1px 8px; border-radius: 9px; font-size: 12px; background: var(--shade);
   color: var(--soft); }
 .pill.running { color: var(--blue); } .pill.finished { color: var(--green); }
-.pill.failed, .pill.driver-gone { color: var(--red); } .pill.interrupted { color: var(--orange); }
+.pill.failed, .pill.killed, .pill.driver-gone { color: var(--red); } .pill.interrupted { color: var(--orange); }
 .mono { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: 12px; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 320px; overflow: auto; background: var(--shade); padding: 10px;
       border-radius: 6px; margin: 6px 0 0; }

@@ -159,8 +159,8 @@ class RunView:
         return edges[1:].tolist(), (np.diff(counts) / step).tolist()
 
     def points(self, most: int = 4000) -> tuple[NDArray[np.int64], Floats]:
-        """How many were done, and scores, of at most `most` rows spread evenly."""
-        step = max(1, -(-self.size // most))
+        """How many were done, and scores, of at most `most` rows spread evenly; those that are shown stay while it grows."""
+        step = 1 << max(0, -(-self.size // most) - 1).bit_length()
         places = np.arange(0, self.size, step)
         return places * self.stride + 1, self.scores[places]
 
