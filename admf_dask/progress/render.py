@@ -7,11 +7,13 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from admf_dask.events import Event, Notice, Observer, RunFinished
+from admf_dask import above
+from admf_dask.events import Event, Notice, Observer, RunFinished, RunStarted
 from admf_dask.progress.state import ProgressState
 
 Clock = Callable[[], float]
@@ -22,7 +24,8 @@ def observers_for(progress: bool | str | Observer) -> tuple[Observer, ...]:
     """The observers that `progress=` asks for.
 
     `"auto"` and True: a live line in a notebook or on a terminal, sparse lines elsewhere (a log file, CI); False: none; or
-    an observer of your own, with `on_event`. Raises TypeError for anything else.
+    an observer of your own, with `on_event`, which then stands in place of these: to have a bar too, hand each event on to one,
+    such as `TerminalProgress()`. The page shows the run in any case. Raises TypeError for anything else.
     """
     if progress is False or progress is None:
         return ()
@@ -63,11 +66,14 @@ class _Renderer:
     def _say(self, text: str) -> None:
         self._write(f"{text}\n")
 
+    def _to(self) -> TextIO:
+        return self._stream or sys.stderr
+
     def _write(self, text: str) -> None:
         if self._broken:
             return
         try:
-            stream = self._stream or sys.stderr
+            stream = self._to()
             stream.write(text)
             stream.flush()
         except (OSError, ValueError):
@@ -76,14 +82,45 @@ class _Renderer:
 
 
 class TerminalProgress(_Renderer):
-    """One line, drawn again ten times a second at the most, left standing at the end."""
+    """One line, drawn again ten times a second at the most, left standing at the end.
+
+    What this process and the worker processes print meanwhile goes above it: a line that a worker prints takes the bar's place,
+    and the bar is back with the next result. Output of child processes and of C code goes where it goes.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, clock: Clock = time.monotonic) -> None:
+        """As the others."""
+        super().__init__(stream, clock=clock)
+        self._lock = threading.RLock()
+        self._terminal: TextIO | None = None
+        self._begun: dict[str, above.Above] = {}
+
+    def on_event(self, event: Event) -> None:
+        """As the others; between the first and the last event `sys.stdout` and `sys.stderr` write above the bar."""
+        with self._lock:
+            if isinstance(event, RunStarted) and self._stream is None:
+                self._terminal = sys.stderr
+                self._begun = above.begin(self._again)
+            try:
+                super().on_event(event)
+            finally:
+                if isinstance(event, RunFinished):
+                    above.end(self._begun)
+                    self._terminal = None
+
+    def _again(self) -> None:
+        with self._lock:
+            self._draw(False)
 
     def _draw(self, last: bool) -> None:
-        width = _width(self._stream or sys.stderr)
-        self._write("\r\x1b[K" + self._line(width - 1) + ("\n" if last else ""))
+        width = _width(self._to())
+        self._write(above.CLEAR + self._line(width - 1) + ("\n" if last else ""))
 
     def _say(self, text: str) -> None:
-        self._write(f"\r\x1b[K{text}\n")
+        self._write(f"{above.CLEAR}{text}\n")
+
+    def _to(self) -> TextIO:
+        return self._stream or self._terminal or sys.stderr
 
     def write_above(self, text: str) -> None:
         """Print a line above the bar, and draw the bar again."""
@@ -96,7 +133,7 @@ class TerminalProgress(_Renderer):
         room = width - len(head) - len(words) - 3
         if room >= 8:
             size = min(room, 30)
-            full, empty = ("█", "░") if _can_write(self._stream or sys.stderr, "█░") else ("#", "-")
+            full, empty = ("█", "░") if _can_write(self._to(), "█░") else ("#", "-")
             filled = int(self.state.share * size)
             words = f"{full * filled}{empty * (size - filled)} {words}"
         return f"{head}{words}"[: max(1, width)]

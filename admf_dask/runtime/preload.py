@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+from admf_dask import above
 from admf_dask.runtime.accounts import count_private_memory
 from admf_dask.runtime.forkserver import leave_server
 
@@ -19,6 +20,8 @@ chunk came that much later."""
 def dask_setup(worker: object) -> None:
     """Count private memory, leave Ctrl-C to the driver, and end with it, also where a C call holds this interpreter."""
     count_private_memory(worker)
+    # What items print on the driver's terminal goes above its bar; of child processes and C code it goes where it goes.
+    above.begin()
     leave_server()
     sys.setswitchinterval(_SWITCH_SECONDS)
     # The mask it was started with may be gone: who starts multiprocessing's resource tracker unblocks the signal. Terminals and
