@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from pathlib import Path
 from time import monotonic_ns, perf_counter
 from typing import TYPE_CHECKING, Any, overload
 
@@ -25,11 +26,13 @@ from admf_dask.journal import Journal
 from admf_dask.outcomes import Block, Curve, EqualResultsWarning, Outcome, error_words
 from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
+from admf_dask.progress.afterwards import told_of
+from admf_dask.rich import box
 from admf_dask.runtime import Keep, MapEvaluator, Outcomes, Session, Title, session_for, settings_of
 from admf_dask.runtime.calls import BEGAN
 from admf_dask.runtime.evaluate import LARGEST_RESULT, Rows, Watch
 from admf_dask.space.items import Combinable
-from admf_dask.text import did_you_mean, format_count, join_words
+from admf_dask.text import did_you_mean, format_count, format_seconds, join_words
 from admf_dask.yamlfile import read_yaml
 
 if TYPE_CHECKING:
@@ -287,6 +290,16 @@ class _Backtests(MapEvaluator):
         return Curve(index, x, y, dates)
 
 
+def _drawn(index: int, times: Any, thinned: NDArray[np.float32]) -> Curve:
+    places, dates = _places(len(times)), getattr(times, "dtype", None) is not None and times.dtype.kind == "M"
+    x = times[places].tz_localize(None).as_unit("ms").asi8 if dates else np.arange(len(times))[places]
+    return Curve(index, np.asarray(x, np.float64), thinned, dates)
+
+
+def _curve_of(index: int, equity: pd.Series) -> Curve:
+    return _drawn(index, equity.index, _thinned(equity.to_numpy()))
+
+
 def _thinned(equity: NDArray[np.float64]) -> NDArray[np.float32]:
     return equity[_places(len(equity))].astype(np.float32)
 
@@ -388,6 +401,35 @@ class BacktestResults(Sequence[BacktestResult]):
 
         columns = {place: self[place].equity for place in configs if self.outcomes[place].ok}
         return pd.DataFrame(columns).rename_axis(columns="config")
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file that opens without a network: Sharpe ratios, heatmaps, equity of the best, the failures.
+
+        Returns the path. About 4 MB, most of them the library that draws; costs a second. Raises OSError where it cannot be
+        written.
+        """
+        from admf_dask.page.report import save_report
+
+        configs = [outcome.item for outcome in self.outcomes]
+        scores = np.array([outcome.value.metrics[SCORE] for outcome in self.outcomes if outcome.ok], np.float64)
+        indices = np.array([outcome.index for outcome in self.outcomes if outcome.ok], np.int64)
+        best = indices[ranking.best(scores, indices, CURVES, maximize=True)] if len(scores) else ()
+        told = told_of(
+            configs, self.outcomes, kind="backtest", name="Backtests", elapsed=self.outcomes.elapsed,
+            total=self.outcomes.total, score=SCORE, scores=scores,
+            curves=tuple(_curve_of(int(index), self[int(index)].equity) for index in best),
+        )  # fmt: skip
+        return save_report(told, Path(path))
+
+    def _repr_html_(self) -> str:
+        failed = sum(not outcome.ok for outcome in self.outcomes)
+        words = f"{format_count(len(self) - failed)} ok, {format_count(failed)} failed"
+        frame = self.frame
+        if SCORE in frame:
+            frame = frame.sort_values(SCORE, ascending=False, kind="stable")
+        hidden = [name for name in ("seconds", "engine", "ruined", "error") if name in frame]
+        table = frame.drop(columns=hidden if len(self) > failed else hidden[:-1])
+        return box("BacktestResults", words, f"took {format_seconds(self.outcomes.elapsed)}", table=table)
 
     def warn_if_all_equal(self) -> None:
         """A sweep whose results are all equal varied something that has no effect; say so."""

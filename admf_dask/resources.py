@@ -12,6 +12,7 @@ import psutil
 from admf_dask.config import ParallelConfig
 from admf_dask.errors import ConfigError, ResourceError
 from admf_dask.machine import Machine
+from admf_dask.rich import box
 from admf_dask.text import format_bytes, join_words, plural
 
 __all__ = ["Layout", "Machine", "ResourceManager", "ResourceShortage"]
@@ -47,7 +48,7 @@ class Layout:
         return f"{shape}, {format_bytes(self.memory_limit) + ' each' if self.memory_limit else 'no memory limit'}"
 
     def _repr_html_(self) -> str:
-        return f"<b>Layout</b> {self}"
+        return box("Layout", str(self))
 
 
 class ResourceManager:

@@ -15,6 +15,8 @@ WORDS = {
     "endings",
     "errors",
     "text",
+    "rich",
+    "above",
     "outcomes",
     "objectives",
     "ranking",
@@ -33,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(OBSERVERS, WORDS | DECISIONS),
     "page": WORDS | DECISIONS | {"progress"},
     # An isolated call is how an item is done again, alone: the column of local tools is below the runtime.
-    "runtime": WORDS | DECISIONS | OBSERVERS | {"local"},
+    "runtime": WORDS | DECISIONS | OBSERVERS | {"local", "page"},
     **dict.fromkeys(
         ("optimize", "backtests", "symbols"),
         WORDS | DECISIONS | OBSERVERS | {"runtime", "engine", "local", "steps", "page"},

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import pickle
+import socket
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from admf_dask import OptimizationResult, ParallelConfig, ParallelOptimizer, ParameterSpace, Session
+from admf_dask import (
+    Layout,
+    OptimizationResult,
+    ParallelConfig,
+    ParallelDataProcessor,
+    ParallelOptimizer,
+    ParameterSpace,
+    Session,
+    run_parallel_backtests,
+)
 from admf_dask.events import BlockFinished, BlockRecalled, Notice, RunFinished, RunStarted
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.page import view as view_module
 from admf_dask.page import words
+from admf_dask.page.pace import FASTEST, PATIENCE, SHARE_BUSY, SHARE_FREE, SLOWEST, Pace
 from admf_dask.page.view import RunView, Side
 from admf_dask.page.words import Executing, WorkerFacts
 from admf_dask.progress.digest import TOP, Digest, Update, in_words
-from admf_dask.runtime.links import page_link, tunnel
+from admf_dask.rich import FONT, GREY
+from admf_dask.runtime import FailedItemsWarning
+from admf_dask.runtime.cluster import free_address
+from admf_dask.runtime.links import origins, page_link, tunnel
 
 SPACE = ParameterSpace({"fast": range(10), "slow": range(0, 100, 10), "kind": ["a", "b"]}, constraints=["fast < slow"])
 
@@ -219,6 +236,30 @@ def test_the_link_works_where_the_user_sits(environment: dict[str, str], expecte
     assert page_link(environment, "127.0.0.1", 8787) == expected
 
 
+def test_a_page_talks_to_its_server_from_its_own_address_and_the_proxys_only() -> None:
+    assert origins({}, "127.0.0.1", 8788) == ["127.0.0.1:8788", "localhost:8788"]
+    code = {"VSCODE_PROXY_URI": "https://x.dev/proxy/{{port}}/"}
+    assert origins(code, "127.0.0.1", 8788)[-1] == "x.dev:443"
+    hub = {"JUPYTERHUB_SERVICE_PREFIX": "/user/me/", "JUPYTERHUB_HOST": "http://hub.org:8000"}
+    assert origins(hub, "127.0.0.1", 8788)[-1] == "hub.org:8000"
+    assert origins({"JUPYTERHUB_SERVICE_PREFIX": "/user/me/"}, "127.0.0.1", 8788) == ["*"]
+    assert origins({}, "10.0.0.7", 80) == ["10.0.0.7:80"]
+
+
+def test_where_a_port_is_taken_the_next_free_one_is_used_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = free_address(f"127.0.0.1:{port}")
+        assert free_address(f"127.0.0.1:{port}") == found
+    assert port < int(found.rpartition(":")[2]) <= port + 100
+    assert caplog.messages == [
+        f"port {port} of 127.0.0.1 is taken; the dashboard is on port {found.rpartition(':')[2]}"
+    ]
+    assert free_address("127.0.0.1:0") == free_address(None) == "127.0.0.1:0"
+
+
 def test_over_ssh_the_tunnel_is_a_line_to_type() -> None:
     ssh = {"SSH_CONNECTION": "10.0.0.9 5555 10.0.0.7 22", "USER": "me"}
     assert tunnel(ssh, "127.0.0.1", 8787) == "ssh -N -L 8787:127.0.0.1:8787 me@10.0.0.7"
@@ -256,3 +297,103 @@ def test_a_notebook_shows_outcomes_as_a_table(inline_session: Session) -> None:
     with pytest.warns(UserWarning, match="failed"):
         mixed = inline_session.map(lambda x: 1 // x, [0, 1], progress=False)
     assert "ZeroDivisionError" in mixed._repr_html_()
+
+
+# -- how often ---------------------------------------------------------------------------------------------------------
+
+
+def test_looking_costs_no_more_than_its_share_however_dear_a_drawing_is() -> None:
+    for cost in (0.001, 0.02, 0.1):
+        for busy, share in ((True, SHARE_BUSY), (False, SHARE_FREE)):
+            pace, now, spent = Pace(), 0.0, 0.0
+            for step in range(6000):
+                now = step * FASTEST
+                if pace.due(now, busy=busy, moving=True):
+                    pace.made(cost, now, sent=True)
+                    pace.drawn(cost)
+                    spent += 2 * cost
+            assert spent / now <= max(share, 2 * cost / SLOWEST) * 1.02
+            assert spent > 0
+
+
+def test_a_browser_that_has_not_drawn_is_waited_for_and_a_hidden_one_is_left_alone() -> None:
+    pace = Pace()
+    assert pace.due(0.0, busy=False, moving=True)
+    pace.made(0.001, 0.0, sent=True)
+    assert not pace.due(5.0, busy=False, moving=True), "it is still drawing"
+    assert pace.due(PATIENCE, busy=False, moving=True), "it may be gone"
+    pace.drawn(0.001)
+    assert pace.due(5.0, busy=False, moving=True)
+    pace.hidden = True
+    assert not pace.due(1e9, busy=False, moving=True)
+    assert pace.interval(busy=False, moving=False) >= 2 * FASTEST
+
+
+# -- rich reprs and reports of the other results -----------------------------------------------------------------------
+
+EVIL = "<script>x</script>"
+
+
+def prices() -> pd.DataFrame:
+    close = 100 + np.cumsum(np.random.default_rng(3).normal(size=300))
+    index = pd.date_range("2020-01-01", periods=300, freq="D")
+    return pd.DataFrame({"open": close, "high": close + 1, "low": close - 1, "close": close, "volume": 1.0}, index)
+
+
+def configs() -> list[dict[str, Any]]:
+    good = [{"class": "sma_crossover", "parameters": {"fast": fast, "slow": 30}} for fast in (3, 5, 8)]
+    return [*good, {"class": "sma_crossover", "parameters": {"fast": 50, "slow": EVIL}}]
+
+
+def refuse(frame: pd.DataFrame) -> pd.DataFrame:
+    if frame["close"].iloc[0] < 0:
+        raise ValueError(EVIL)
+    return frame.tail(1)
+
+
+@pytest.fixture(scope="module")
+def others() -> dict[str, Any]:
+    """One of each result, with a failure in each."""
+    with Session(ParallelConfig(enabled=False)) as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FailedItemsWarning)
+        books = run_parallel_backtests(configs(), {EVIL: prices()}, session=session, progress=False)
+        symbols = ParallelDataProcessor(session=session).process_symbols(
+            ["AAPL", EVIL], refuse, data={"AAPL": prices(), EVIL: -prices()}, progress=False
+        )
+        outcomes = session.map(lambda x: 1 // x, [0, 1, 2], progress=False, name=EVIL)
+    return {"backtests": books, "symbols": symbols, "outcomes": outcomes}
+
+
+@pytest.mark.parametrize("name", ["backtests", "symbols", "outcomes"])
+def test_every_result_has_a_report_that_needs_no_network(others: dict[str, Any], name: str, tmp_path: Path) -> None:
+    path = others[name].report(tmp_path / "run.html")
+    text = path.read_text()
+    assert "cdn.bokeh.org" not in text
+    assert "<script src=" not in text
+    assert EVIL not in text
+    assert {"backtests": "Equity of the best 3", "symbols": "1 done", "outcomes": "2 done"}[name] in text
+    assert {"backtests": "Leaderboard", "symbols": "ValueError", "outcomes": "ZeroDivisionError"}[name] in text
+
+
+def test_rich_reprs_look_alike_and_escape(
+    others: dict[str, Any], result: OptimizationResult, inline_session: Session
+) -> None:
+    layout = Layout("process", 2, 1, 2**30)
+    shown = [*others.values(), others["backtests"][0], result, layout, inline_session]
+    for thing in shown:
+        text = thing._repr_html_()
+        assert text.startswith('<div style="display:inline-block')
+        assert f"<b>{type(thing).__name__}</b>" in text
+        assert "<script" not in text
+    assert "&lt;script&gt;" in others["outcomes"]._repr_html_()
+    assert "3 ok, 1 failed" in others["backtests"]._repr_html_()
+    assert "sharpe_ratio" in others["backtests"]._repr_html_()
+    assert "and 1 more" not in others["backtests"]._repr_html_()
+    assert f"and {len(result.indices) - 10:,} more" in result._repr_html_()
+
+
+def test_plots_are_of_one_style(others: dict[str, Any], result: OptimizationResult) -> None:
+    for plot in (others["backtests"][0].plot(), result.plot_history(), result.plot_heatmap("fast", "slow")):
+        assert plot.title.text_font == FONT
+        assert plot.outline_line_color is None
+        assert {axis.major_label_text_color for axis in plot.axis} == {GREY}

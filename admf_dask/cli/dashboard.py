@@ -15,8 +15,14 @@ def run(parsed: argparse.Namespace) -> int:
     from admf_dask.dashboard.standalone import serve
 
     folder = journal_folder(Path(parsed.directory))
+
+    def ready(link: str, tunnel: str | None) -> None:
+        say(f"{link}  (Ctrl-C ends it)")
+        if tunnel:
+            say(f"on your own machine first: {tunnel}")
+
     try:
-        serve(folder, parsed.dashboard, lambda link: say(f"{link}  (Ctrl-C ends it)"))
+        serve(folder, parsed.dashboard, ready)
     except KeyboardInterrupt:
         return OK
     return OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from admf_dask.page.page import Page, open_document
 from admf_dask.page.view import RunView
 from admf_dask.page.words import WorkerFacts
 from admf_dask.progress.digest import Digest
+from admf_dask.runtime.links import origins, page_link, tunnel
 
 TEMPLATE = """
 {% block preamble %}<meta name="color-scheme" content="light dark"><style>body { margin: 8px; }</style>{% endblock %}
@@ -56,8 +58,11 @@ class JournalSource:
         return ()
 
 
-def serve(folder: Path, address: str | None, ready: Callable[[str], None]) -> None:
-    """Serve until interrupted; `ready` gets the link. Raises JournalError, or ConfigError for an address that cannot be used."""
+def serve(folder: Path, address: str | None, ready: Callable[[str, str | None], None]) -> None:
+    """Serve until interrupted; `ready` gets the link, and over ssh the tunnel for it.
+
+    Raises JournalError, or ConfigError for an address that cannot be used.
+    """
     source = JournalSource(Journal(folder))
     host, port = _address(address)
 
@@ -70,10 +75,10 @@ def serve(folder: Path, address: str | None, ready: Callable[[str], None]) -> No
     async def until_interrupted() -> None:
         server = Server(
             {"/runs": Application(FunctionHandler(document))}, io_loop=IOLoop.current(), address=host, port=port,
-            allow_websocket_origin=[f"{name}:{port}" for name in {host, "localhost", "127.0.0.1"}], use_index=False,
+            allow_websocket_origin=origins(os.environ, host, port), use_index=False,
         )  # fmt: skip
         server.start()
-        ready(f"http://{host}:{port}/runs")
+        ready(page_link(os.environ, host, port), tunnel(os.environ, host, port))
         try:
             await asyncio.Event().wait()
         finally:

@@ -55,20 +55,45 @@ class BacktestResult:
 
     def plot(self) -> figure:
         """The equity and its running peak, as a Bokeh figure."""
-        from bokeh.models import NumeralTickFormatter
+        from bokeh.models import HoverTool, NumeralTickFormatter
         from bokeh.plotting import figure
+
+        from admf_dask.rich import BLUE, GREY, calm, without_frame
 
         times = self.equity.index
         dates = getattr(times, "dtype", None) is not None and times.dtype.kind == "M"
         plot = figure(
             title=f"{self.config.get('class')} on {self.config.get('symbol') or 'prices'}", height=320,
-            sizing_mode="stretch_width", x_axis_type="datetime" if dates else "auto", y_axis_label="equity",
+            sizing_mode="stretch_width", x_axis_type="datetime" if dates else "auto", toolbar_location="above",
+            x_axis_label=None if dates else "bar", y_axis_label="equity, currency of the prices",
+            tools="pan,wheel_zoom,box_zoom,reset,save",
         )  # fmt: skip
-        plot.line(times, self.equity.cummax().to_numpy(), color="#bbbbbb", legend_label="peak")
-        plot.line(times, self.equity.to_numpy(), color="#1f77b4", legend_label="equity")
+        peak, equity = self.equity.cummax().to_numpy(), self.equity.to_numpy()
+        plot.varea(times, equity, peak, fill_color=GREY, fill_alpha=0.15, legend_label="drawdown")
+        plot.line(times, peak, color=GREY, line_alpha=0.5, legend_label="peak")
+        line = plot.line(times, equity, color=BLUE, line_width=1.6, legend_label="equity")
+        where = ("time", "@x{%F %T}") if dates else ("bar", "@x")
+        formatters = {"@x": "datetime"} if dates else {}
+        plot.add_tools(HoverTool(renderers=[line], tooltips=[where, ("equity", "@y{0,0.00}")], formatters=formatters))
         plot.yaxis.formatter = NumeralTickFormatter(format="0,0")
+        calm(plot)
         plot.legend.location = "top_left"
+        without_frame(plot.legend)
         return plot
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        from admf_dask.rich import box
+
+        where = f" on {self.config['symbol']}" if self.config.get("symbol") else ""
+        words = ", ".join(f"{name} {value}" for name, value in dict(self.config.get("parameters") or {}).items())
+        table = pd.DataFrame([dict(self.metrics)], index=[""])
+        notes = ("ruined: the book was closed where the equity reached zero",) if self.ruined else ()
+        title = f"{self.config.get('class')}{where}"
+        return box(
+            "BacktestResult", title, words, f"{self.engine} engine: {self.why}", *notes, *self.notes, table=table
+        )
 
     def __repr__(self) -> str:
         """What, and how it went."""

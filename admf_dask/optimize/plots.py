@@ -12,14 +12,12 @@ from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
 
+from admf_dask.rich import BLUE, EMPTY, ORANGE, calm, without_frame
 from admf_dask.text import readable
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
-
-BLUE, ORANGE, GREY, EMPTY = "#2f5fe0", "#e8590c", "#667085", "#eef1f6"
-FONT = "Inter, Helvetica, Arial, sans-serif"
 
 
 def heatmap_figure(wide: pd.DataFrame, title: str, score: str, best: tuple[Any, Any] | None) -> figure:
@@ -38,6 +36,7 @@ def heatmap_figure(wide: pd.DataFrame, title: str, score: str, best: tuple[Any, 
         height=560,
         width=820,
     )
+    plot.background_fill_color, plot.grid.grid_line_color = EMPTY, None
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
     mapper = LinearColorMapper(palette=list(Viridis256), low=low, high=high if high > low else low + 1)
     labels = {"x": [across[c] for c in columns], "y": [down[r] for r in rows]}
@@ -76,7 +75,7 @@ def history_figure(indices: NDArray[np.int64], scores: NDArray[np.float64], scor
     plot.step(positions[::step], best[::step], mode="after", color=ORANGE, line_width=2, legend_label="best so far")
     plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
     plot.legend.location = "bottom_right"
-    plot.legend.border_line_color = None
+    without_frame(plot.legend)
     return plot
 
 
@@ -86,27 +85,14 @@ def save_html(plot: figure, path: Path) -> None:
 
 
 def _figure(title: str, **options: Any) -> figure:
-    plot = figure(title=title, tools="pan,wheel_zoom,box_zoom,reset,save", toolbar_location="above", **options)
-    plot.toolbar.logo = None
-    plot.background_fill_color = EMPTY
-    plot.grid.grid_line_color = None
-    plot.outline_line_color = None
-    for axis in plot.axis:
-        axis.axis_line_color = axis.minor_tick_line_color = None
-        axis.major_label_text_color = axis.axis_label_text_color = GREY
-        axis.axis_label_text_font = axis.major_label_text_font = FONT
-        axis.axis_label_text_font_style = "normal"
-    if plot.title is not None:
-        plot.title.text_font = FONT
-        plot.title.text_font_size = "15px"
-    return plot
+    tools = "pan,wheel_zoom,box_zoom,reset,save"
+    return calm(figure(title=title, tools=tools, toolbar_location="above", **options))
 
 
 def _mark_best(plot: figure, column: int, row: int) -> None:
     plot.scatter([column], [row], size=14, fill_color=None, line_color=ORANGE, line_width=3, legend_label="best")
     plot.legend.location = "top_right"
-    plot.legend.background_fill_alpha = 0.8
-    plot.legend.border_line_color = None
+    without_frame(plot.legend)
 
 
 def _label(axes: Any, labels: list[str], most: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from admf_dask import ranking
 from admf_dask.errors import SpaceError
 from admf_dask.outcomes import FailedItem
 from admf_dask.progress.digest import FAILURES, TOP, FailureTold, Update, axes_of, in_words
+from admf_dask.rich import SHOWN, box
 from admf_dask.runtime import MapEvaluator
 from admf_dask.runtime.replay import Audit, Replay, audit, replay
 from admf_dask.space import ABSENT, Combinable
@@ -316,8 +316,8 @@ class OptimizationResult(Mapping[str, Any]):
         return f"<OptimizationResult best {self.score}={self.best_score} at {self.best_params}; {self.summary()}>"
 
     def _repr_html_(self) -> str:
-        table = self.top(10).to_html(float_format=lambda value: f"{value:.6g}") if len(self.indices) else ""
-        return f"<b>OptimizationResult</b> {html.escape(self.summary())}{table}"
+        table = self.top(SHOWN) if len(self.indices) else None
+        return box("OptimizationResult", self.summary(), table=table, rows=len(self.indices))
 
 
 class RankedResults(Sequence[tuple[dict[str, Any], float]]):

@@ -39,10 +39,12 @@ def save_report(update: Update, path: Path) -> Path:
     """Write the file; about 4 MB, most of them the library that draws. Raises OSError where it cannot be written."""
     view = RunView.of(update)
     page = Page(_Still(view))
-    parts: list[Any] = [
-        page.text("title"), page.text("tiles"), card(page.text("history title"), page.history.plot),
-        *_surfaces(view), card(page.text("leaderboard")), card(page.text("all failures")),
-    ]  # fmt: skip
+    scored = bool(view.size)
+    parts: list[Any] = [page.text("title"), page.text("tiles")]
+    parts += [page.card("history"), *_surfaces(view), page.card("leaderboard")] if scored else []
+    parts += [page.card("equity")] if view.curves else []
+    parts += [page.card("items")] if view.labels and not scored else []
+    parts += [card(page.text("all failures"))]
     page.update()
     page.say("title", f"<h1>{words.safe(update.name)}</h1>")
     page.say("all failures", words.all_failures(view))

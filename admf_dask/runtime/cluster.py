@@ -13,6 +13,8 @@ Differences from the stock one, each for a reason measured or seen:
 from __future__ import annotations
 
 import asyncio
+import errno
+import functools
 import logging
 import os
 import signal
@@ -37,6 +39,7 @@ from admf_dask.runtime.threads import inner_thread_variables
 
 LOOPBACK = "127.0.0.1"
 FIRST_PORT = 8787
+logger = logging.getLogger("admf_dask")
 _CONFIG = {
     "distributed.scheduler.worker-ttl": None,  # a C call that holds the GIL for minutes is no death
     # What waits, waits on the scheduler, for whichever slot is free first, and not behind a long chunk on one worker.
@@ -233,17 +236,36 @@ class Door:
 
 
 def free_address(wanted: str | None) -> str:
-    """The address for the HTTP server: as asked, or on loopback 8787 or the next free port. None: any free port."""
+    """The address for the HTTP server: as asked or, for `auto`, loopback 8787; the next free port where that one is taken.
+
+    None: any free port of loopback.
+    """
     if wanted is None:
         return f"{LOOPBACK}:0"
-    if wanted != "auto":
+    host, _, digits = (f"{LOOPBACK}:{FIRST_PORT}" if wanted == "auto" else wanted).rpartition(":")
+    if not digits.isdigit() or not host or ":" in host:
         return wanted
-    for port in range(FIRST_PORT, FIRST_PORT + 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return f"{LOOPBACK}:{port}"
-    return f"{LOOPBACK}:0"
+    first = int(digits)
+    for port in range(first, min(first + 100, 65536)) if first else ():
+        if not _taken(host, port):
+            if port != first:
+                _say_taken(host, first, port, logging.INFO if wanted == "auto" else logging.WARNING)
+            return f"{host}:{port}"
+    return f"{host}:0"
+
+
+def _taken(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            # Whatever else is wrong with an address is for who opens it to say.
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+@functools.cache
+def _say_taken(host: str, wanted: int, port: int, level: int) -> None:
+    """Once in a process."""
+    logger.log(level, "port %d of %s is taken; the dashboard is on port %d", wanted, host, port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 PAGE = "runs"
 
@@ -19,6 +20,19 @@ def page_link(environment: Mapping[str, str], host: str, port: int, page: str = 
         base = base.split(prefix)[0].rstrip("/")
         return f"{base}{prefix.rstrip('/')}/proxy/{port}/{page}"
     return f"http://{host}:{port}/{page}"
+
+
+def origins(environment: Mapping[str, str], host: str, port: int) -> list[str]:
+    """Where a page that a server of ours has sent may talk to it from: its own address, and that of the proxy before it.
+
+    JupyterHub often does not tell its own address: then anywhere, for the proxy lets in only whom it knows.
+    """
+    link = urlsplit(page_link(environment, host, port))
+    if not link.netloc:
+        return ["*"]
+    usual = {"https": 443, "http": 80}[link.scheme]
+    own = [host, "localhost", "127.0.0.1"] if _is_loopback(host) else [host]
+    return list(dict.fromkeys([*(f"{name}:{port}" for name in own), f"{link.hostname}:{link.port or usual}"]))
 
 
 def tunnel(environment: Mapping[str, str], host: str, port: int) -> str | None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import html
+import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from admf_dask.errors import TaskError
 from admf_dask.outcomes import Block, Failure, Outcome, error_words
 from admf_dask.policy import Policy
+from admf_dask.progress.afterwards import told_of
+from admf_dask.rich import box
 from admf_dask.runtime.driver import Run
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.replay import Audit, Replay, audit, replay
-from admf_dask.text import format_count
+from admf_dask.text import format_count, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-_SHOWN = 10
-"""Rows of a notebook's view."""
 
 
 class FailedItemsWarning(UserWarning):
@@ -58,29 +58,33 @@ class Outcomes(Sequence[Outcome]):
         total: int | None = None,
         evaluator: MapEvaluator | None = None,
         failures: Mapping[int, Failure] | None = None,
+        elapsed: float = 0.0,
     ) -> None:
         """`total` is the number of items of the run, more than there are outcomes after an interrupt."""
         self._evaluator, self._recorded = evaluator, failures or {}
         self._outcomes = tuple(outcomes)
         self.name = name
         self.total = len(self._outcomes) if total is None else total
+        self.elapsed = elapsed
+        """Seconds that the run took."""
 
     @classmethod
     def gather(cls, run: Run, items: Sequence[Any]) -> Self:
         """Run to the end. Raises KeyboardInterrupt or ClusterLost with `.partial`; TaskError if every item failed."""
         found: list[Outcome] = []
         failed: dict[int, Failure] = {}
+        parts: dict[str, Any] = {"name": run.title.name, "evaluator": run.evaluator, "failures": failed}
+        began = time.monotonic()
         try:
             with contextlib.closing(run.__iter__()) as blocks:
                 for block in blocks:
                     found.extend(outcomes_of(block, items))
                     failed.update({item.index: item.failure for item in block.failures})
         except BaseException as error:
-            parts: dict[str, Any] = {"total": run.total, "evaluator": run.evaluator, "failures": failed}
-            partial = cls(sorted(found, key=_index), name=run.title.name, **parts)
+            partial = cls(sorted(found, key=_index), total=run.total, elapsed=time.monotonic() - began, **parts)
             error.partial = partial  # type: ignore[attr-defined]
             raise
-        result = cls(sorted(found, key=_index), name=run.title.name, evaluator=run.evaluator, failures=failed)
+        result = cls(sorted(found, key=_index), elapsed=time.monotonic() - began, **parts)
         try:
             warn_of_failures(len(result), result._failed, "result")
         except TaskError as error:
@@ -164,6 +168,21 @@ class Outcomes(Sequence[Outcome]):
             rows, index=index, columns=["item", "value", "ok", "error", "seconds", "worker", "attempts"]
         )
 
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file that opens without a network: counts, what became of each item, failures with tracebacks.
+
+        Returns the path. About 4 MB, most of them the library that draws; costs a second. Raises OSError where it cannot be
+        written.
+        """
+        from admf_dask.page.report import save_report
+
+        # An item that a run did not come to has no name here.
+        items: dict[int, Any] = {outcome.index: outcome.item for outcome in self}
+        every = [items.get(index, "not done") for index in range(self.total)]
+        return save_report(
+            told_of(every, self, kind="map", name=self.name, elapsed=self.elapsed, total=self.total), Path(path)
+        )
+
     def __repr__(self) -> str:
         """Counts."""
         failed = len(self._failed)
@@ -176,9 +195,9 @@ class Outcomes(Sequence[Outcome]):
         """Counts, and the first failures or values as a table."""
         failed = len(self._failed)
         shown = self.failures[["item", "error_type", "message"]] if failed else self.frame[["item", "value", "seconds"]]
-        words = f"<b>Outcomes</b> of {html.escape(self.name)}: {format_count(len(self) - failed)} ok, "
-        words += f"{format_count(failed)} failed"
-        return f"{words}{shown.head(_SHOWN).to_html(max_cols=5)}" if len(self) else words
+        words = f"{self.name}: {format_count(len(self) - failed)} ok, {format_count(failed)} failed"
+        missing = f"{format_count(self.total - len(self))} not done" if self.total > len(self) else ""
+        return box("Outcomes", words, missing, f"took {format_seconds(self.elapsed)}", table=shown)
 
 
 def outcomes_of(block: Block, items: Sequence[Any]) -> Iterator[Outcome]:

@@ -11,7 +11,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import enum
-import html
 import logging
 import os
 import tempfile
@@ -36,6 +35,7 @@ from admf_dask.policy import Policy
 from admf_dask.progress import observers_for, watchers
 from admf_dask.progress.digest import Digest
 from admf_dask.resources import Layout, Machine, ResourceManager
+from admf_dask.rich import box
 from admf_dask.runtime.accounts import memory_table
 from admf_dask.runtime.cluster import Door, OwnCluster, free_address, prepare_processes
 from admf_dask.runtime.company import Company
@@ -521,14 +521,8 @@ class Session:
 
     def _repr_html_(self) -> str:
         if self._state is not State.OPEN:
-            return f"<b>Session</b> {self.state}"
-        link = self.dashboard_link
-        page = (
-            f'<br>dashboard: <a href="{html.escape(link, quote=True)}" target="_blank">{html.escape(link)}</a>'
-            if link
-            else ""
-        )
-        return f"<b>Session</b> open: {html.escape(str(self.layout))}{page}"
+            return box("Session", str(self.state))
+        return box("Session", f"open: {self.layout}", link=self.dashboard_link)
 
 
 def _inside_a_task() -> bool:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from admf_dask.outcomes import Outcome, error_words
+from admf_dask.progress.afterwards import told_of
+from admf_dask.rich import box
+from admf_dask.runtime import Outcomes
 from admf_dask.symbols.task import Written
-from admf_dask.text import did_you_mean, format_count
+from admf_dask.text import did_you_mean, format_count, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,12 +29,15 @@ class SymbolResults(dict[str, Any]):
     an earlier run had done and that were not done again.
     """
 
-    def __init__(self, names: Sequence[str], outcomes: Sequence[Outcome], recalled: Collection[int] = ()) -> None:
+    def __init__(self, names: Sequence[str], outcomes: Outcomes, recalled: Collection[int] = ()) -> None:
         """Made by `process_symbols`; `recalled` are the indices of outcomes that a journal had."""
         found: dict[str, Outcome] = {outcome.item.symbol: outcome for outcome in outcomes}
         ordered = [found[name] for name in names if name in found]
         super().__init__({outcome.item.symbol: outcome.value for outcome in ordered if outcome.ok})
         self._failed = {outcome.item.symbol: outcome for outcome in ordered if not outcome.ok}
+        self._ordered, self._asked = ordered, list(names)
+        self.elapsed = outcomes.elapsed
+        """Seconds that the run took."""
         self.skipped: list[str] = [
             o.item.symbol for o in ordered if o.ok and (o.index in recalled or _was_found(o.value))
         ]
@@ -97,6 +106,29 @@ class SymbolResults(dict[str, Any]):
         from admf_dask.runtime.graph import frame_of
 
         return frame_of({symbol: partial(_labelled, symbol, value) for symbol, value in super().items()})
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file that opens without a network: counts, a cell for each symbol, failures with tracebacks.
+
+        Returns the path. About 4 MB, most of them the library that draws; costs a second. Raises OSError where it cannot be
+        written.
+        """
+        from admf_dask.page.report import save_report
+
+        place = {symbol: index for index, symbol in enumerate(self._asked)}
+        outcomes = [replace(outcome, index=place[outcome.item.symbol]) for outcome in self._ordered]
+        told = told_of(
+            self._asked, outcomes, kind="process", name="Symbols", elapsed=self.elapsed, total=len(self._asked)
+        )
+        return save_report(told, Path(path))
+
+    def _repr_html_(self) -> str:
+        words = f"{format_count(len(self))} ok, {format_count(len(self._failed))} failed"
+        skipped = f"{format_count(len(self.skipped))} of them done by an earlier run" if self.skipped else ""
+        missing = len(self._asked) - len(self._ordered)
+        left = f"{format_count(missing)} not done" if missing else ""
+        table = self.failures[["error_type", "message"]] if self._failed else self.written
+        return box("SymbolResults", words, skipped, left, f"took {format_seconds(self.elapsed)}", table=table)
 
     def __repr__(self) -> str:
         """Counts."""
