@@ -53,7 +53,7 @@ const dress = () => { dark.value = scheme.matches ? 'dark' : 'light'; };
 dress();
 scheme.addEventListener('change', dress);
 document.addEventListener('visibilitychange', () => {
-  up.data = {drawn: [], hidden: [document.visibilityState === "hidden"]};
+  up.data = {drawn: [-1], hidden: [document.visibilityState === "hidden"]};
 });
 """
 
@@ -193,8 +193,9 @@ class Page:
     def _heard(self) -> None:
         told: Any = self.up.data
         for milliseconds in list(told.get("drawn", ()))[:1]:
-            if isinstance(milliseconds, (int, float)):
-                self.pace.drawn(max(0.0, milliseconds / 1000))
+            # Below 0: nothing was drawn. It is a browser that speaks, so it may say anything.
+            if isinstance(milliseconds, (int, float)) and milliseconds >= 0:
+                self.pace.drawn(milliseconds / 1000)
         was = self.pace.hidden
         self.pace.hidden = any(told.get("hidden", ()))
         if was and not self.pace.hidden:
