@@ -98,7 +98,7 @@ def test_a_config_that_fails_is_a_failed_row(inline_session: Session, data: Fram
     assert results.failures["error_type"].tolist() == ["UnknownStrategy", "EngineError", "DataError"]
     assert "did you mean 'IBM'" in results.frame.loc[3, "error"]
     assert len(results.ok) == 1
-    with pytest.raises(DataError, match="no bars of 'IBN'"):
+    with pytest.raises(DataError, match="none of 'IBN'; did you mean 'IBM'"):
         _ = results[3]
     renamed = run_parallel_backtests(
         wrong[2:3], data, session=inline_session, rename={"fast_window": "fast"}, progress=False
@@ -331,7 +331,17 @@ def test_bars_that_cannot_be_are_named_through_every_face(
         "configs": [{"class": "buy_and_hold", "symbol": "XYZ"}],
     }
     (tmp_path / "b.yaml").write_text(yaml.safe_dump(configs))
-    argv = ["backtest", str(tmp_path / "b.yaml"), "--quiet", "--mode", "thread", "--out", str(tmp_path / "out")]
+    argv = [
+        "backtest",
+        str(tmp_path / "b.yaml"),
+        "--quiet",
+        "--mode",
+        "thread",
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     if change == "unsorted":
         # A file is read by ascending date, whatever the order of its rows.
         assert main(argv) == 0
