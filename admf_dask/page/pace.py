@@ -4,7 +4,7 @@ from __future__ import annotations
 
 FASTEST, SLOWEST = 0.5, 5.0
 """Seconds between two updates."""
-SHARE_BUSY, SHARE_FREE = 0.03, 0.25
+SHARE_BUSY, SHARE_FREE = 0.025, 0.25
 """Of one CPU, what the page and its browser may take together: while workers want every CPU, and while they do not."""
 PATIENCE = 10.0
 """Seconds after which a browser that has not said that it has drawn is told more all the same."""

@@ -27,6 +27,8 @@ from admf_dask.page.style import AROUND, CARD, CSS, DARK, LIGHT, PAGE, SELECT
 from admf_dask.page.view import RunView
 from admf_dask.page.words import WorkerFacts
 
+_YOUNG = 3.0
+"""Seconds."""
 LATEST = "latest"
 SCORED = ("optimize", "backtest")
 """Kinds of runs that have scores, also before the first has come."""
@@ -205,9 +207,11 @@ class Page:
         """Bring everything up to date, if it is time."""
         views, workers = self._source.runs(), self._source.workers()
         slots = min(os.cpu_count() or 1, sum(worker.threads for worker in workers))
-        busy = sum(worker.cpu for worker in workers) >= 70 * max(1, slots)
-        moving = any(view.state == "running" for view in views.values())
-        if self.pace.due(time.monotonic(), busy=busy, moving=moving):
+        now, running = time.time(), [view for view in views.values() if view.state == "running"]
+        # Heartbeats tell of a run's first seconds late: until they do it is taken to want every CPU.
+        young = any(view.elapsed(now) < _YOUNG for view in running)
+        busy = young or sum(worker.cpu for worker in workers) >= 70 * max(1, slots)
+        if self.pace.due(time.monotonic(), busy=busy, moving=bool(running)):
             self.update()
 
     # -- content -------------------------------------------------------------------------------------------------------
