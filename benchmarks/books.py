@@ -315,7 +315,7 @@ def main(name: str, load: str, slots: int, began: float) -> None:
             _tell({"first": time.perf_counter() - began})
             for line in sys.stdin:
                 order = json.loads(line)
-                jobs = tuple(np.array(column, np.int64) for column in order["jobs"])
+                jobs = tuple(np.load(order["jobs"], mmap_mode="r"))
                 spent, equity = [], None
                 for _ in range(order["rounds"]):
                     start = time.perf_counter()

@@ -26,7 +26,8 @@ from admf_dask import (
     batch_objective,
 )
 from admf_dask.events import BlockFinished, Event, RunFinished, RunStarted
-from admf_dask.runtime import FailedItemsWarning
+from admf_dask.runtime import FailedItemsWarning, ScoreEvaluator
+from admf_dask.runtime.score import MOST_ROWS
 
 SPACE = ParameterSpace({"fast": range(2, 22), "slow": range(5, 55, 5)}, constraints=["fast < slow"])
 ALLOWED = [params for params in SPACE if params["fast"] < params["slow"]]
@@ -92,6 +93,26 @@ def test_keep_gives_the_best_n_of_all(any_session: Session, objective: Any) -> N
     assert best.all_results == everything.all_results[:7]
     assert best.total_evaluations == everything.total_evaluations
     assert len(best.frame) == 7
+
+
+def test_rows_that_cannot_be_among_the_best_are_let_go_while_a_chunk_goes_on(
+    inline_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = optimize(inline_session, {"fast": range(900), "slow": range(900)}, work.batch_score)
+    monkeypatch.setattr("admf_dask.runtime.score.ROWS_HELD", 500)
+    held: list[int] = []
+    best_of = ScoreEvaluator._best
+
+    def watched(self: Any, table: Any) -> Any:
+        held.append(len(table[0]))
+        return best_of(self, table)
+
+    monkeypatch.setattr(ScoreEvaluator, "_best", watched)
+    best = optimize(inline_session, {"fast": range(900), "slow": range(900)}, work.batch_score, keep=7)
+    assert best.all_results == everything.all_results[:7]
+    assert best.total_evaluations == everything.total_evaluations == 810_000
+    assert max(held) <= 500 + 14 + MOST_ROWS
+    assert len(held) > 10
 
 
 def test_minimising_ranks_the_other_way_round(any_session: Session) -> None:

@@ -24,9 +24,13 @@ FIRST_ROWS = 256
 """Rows of the first call in a chunk; a chunk may be far larger than memory, so each next call grows by what was measured."""
 FAILURES_KEPT = 1_000
 """Failures with a traceback in one block of a run that keeps the best n only."""
-
-
+ROWS_HELD = 50_000
+"""Rows that a chunk may gather beyond what is kept of them, before the others go."""
+MOST_ROWS = 65_536
+"""Rows of one call of a batch objective: enough to make nothing of its cost, few enough to hold."""
 Mask = NDArray[np.bool_] | None
+Part = tuple[NDArray[np.int64], NDArray[np.float32], Scores]
+"""Indices, seconds and columns of rows, each of shape (n,)."""
 
 
 @dataclass(frozen=True)
@@ -79,23 +83,28 @@ class ScoreEvaluator(MapEvaluator):
         reached: int,
         rows: Rows,
         began: float,
-        table: tuple[NDArray[np.int64], NDArray[np.float32], Scores],
+        table: Part,
+        let_go: int = 0,
     ) -> Block:
-        indices, seconds, columns = table
         # A constraint that raised on an item not yet reached comes again with that item's chunk.
         failures = rows.failures = [failed for failed in rows.failures if failed.index < reached]
-        evaluated = len(indices) + len(failures)
-        name = None if self.keep.count is None else self.keep.ranking_column(columns)
-        if name is not None and self.keep.count is not None:
-            chosen = np.sort(ranking.best(columns[name], indices, self.keep.count, maximize=self.keep.maximize))
-            indices, seconds = indices[chosen], seconds[chosen]
-            columns = {key: column[chosen] for key, column in columns.items()}
+        evaluated = len(table[0]) + let_go + len(failures)
+        indices, seconds, columns = self._best(table)
         failed = len(failures)
         if self.keep.count is not None:
             rows.failures = failures[:FAILURES_KEPT]
         return make_block(
             start, reached, rows, began, indices, seconds, columns=columns, evaluated=evaluated, failed=failed
         )
+
+    def _best(self, table: Part) -> Part:
+        """The best n of some rows, in order; all where all are kept."""
+        indices, seconds, columns = table
+        name = None if self.keep.count is None else self.keep.ranking_column(columns)
+        if name is None or self.keep.count is None:
+            return table
+        chosen = np.sort(ranking.best(columns[name], indices, self.keep.count, maximize=self.keep.maximize))
+        return indices[chosen], seconds[chosen], {key: column[chosen] for key, column in columns.items()}
 
 
 @dataclass(frozen=True)
@@ -107,23 +116,32 @@ class BatchEvaluator(ScoreEvaluator):
     def __call__(self, start: int, stop: int, budget: float, watch: Watch) -> Block:
         """Evaluate `[start, stop)`, in growing batches while the `budget` lasts."""
         began = perf_counter()
-        rows = Rows()
-        parts: list[tuple[NDArray[np.int64], NDArray[np.float32], Scores]] = []
+        rows, let_go = Rows(), 0
+        parts: list[Part] = []
         # With a timeout, which bounds a call, the first rows tell how many fit.
         low, size = start, self._cap(FIRST_ROWS) if self.policy.timeout is None else 1
         budget = budget if self.policy.timeout is None else min(budget, self.policy.timeout / 4)
         while low < stop:
             high = min(stop, low + size)
             self._batch(low, high, rows, parts, watch)
+            let_go += self._let_go(parts)
             low, spent = high, perf_counter() - began
             if spent > budget or watch.cancelled.is_set():
                 break
             affordable = int((low - start) / max(spent, 1e-9) * (budget - spent))
             size = self._cap(max(64 if self.policy.timeout is None else 1, min(4 * size, affordable)))
-        return self._pack_columns(start, low, rows, began, _join(parts))
+        return self._pack_columns(start, low, rows, began, _join(parts), let_go)
+
+    def _let_go(self, parts: list[Part]) -> int:
+        """Keep the best n of what a chunk has so far, where they are far fewer than that; returns how many rows went."""
+        held = sum(len(indices) for indices, _, _ in parts)
+        if self.keep.count is None or held <= 2 * self.keep.count + ROWS_HELD:
+            return 0
+        parts[:] = [self._best(_join(parts))]
+        return held - len(parts[0][0])
 
     def _cap(self, size: int) -> int:
-        return min(size, self.function.max_rows) if self.function.max_rows else size
+        return min(size, self.function.max_rows or MOST_ROWS)
 
     def _batch(self, start: int, stop: int, rows: Rows, parts: list[Any], watch: Watch) -> None:
         allowed, rejected = self._constrain(start, stop, rows)
@@ -201,11 +219,11 @@ def _score_columns(values: list[Any]) -> Scores:
     return {name: np.array([scores.get(name, np.nan) for scores in named], np.float64) for name in names}
 
 
-def _join(parts: list[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32], Scores]:
+def _join(parts: list[Any]) -> Part:
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.float32), {}
     if len(parts) == 1:
-        only: tuple[NDArray[np.int64], NDArray[np.float32], Scores] = parts[0]
+        only: Part = parts[0]
         return only
     names = dict.fromkeys(name for _, _, columns in parts for name in columns)
     columns = {
