@@ -232,6 +232,9 @@ class ClusterExecutor:
             return await self._obituary(chunk, death.last_worker.pid, death.last_worker.address)
         except FutureCancelledError as error:
             return _lost(f"the scheduler gave the tasks of this run up ({error.reason})")
+        except OSError as error:
+            # What is asked of the scheduler in these words is where results lie; a worker that is gone is no such error.
+            return _lost(f"the connection to the scheduler was closed ({type(error).__name__})")
         except BaseException as error:  # noqa: BLE001 - raised again in the driver's thread
             return error
 
