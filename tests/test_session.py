@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import urllib.request
@@ -17,7 +19,16 @@ import numpy as np
 import psutil
 import pytest
 
-from admf_dask import Outcome, ParallelConfig, SchedulerUnreachable, Session, SessionClosed, SessionError, TaskError
+from admf_dask import (
+    Outcome,
+    ParallelConfig,
+    ResourceError,
+    SchedulerUnreachable,
+    Session,
+    SessionClosed,
+    SessionError,
+    TaskError,
+)
 from admf_dask.outcomes import error_words
 from admf_dask.runtime import FailedItemsWarning, forkserver
 from admf_dask.runtime.job import LARGEST_POSTED
@@ -299,6 +310,51 @@ def test_worker_processes_have_a_common_origin_and_chance_of_their_own(process_s
 def test_an_answer_too_large_to_be_posted_is_fetched(process_session: Session) -> None:
     values = process_session.map(bytes, [LARGEST_POSTED + 1, 3], progress=False).values()
     assert [len(value) for value in values] == [LARGEST_POSTED + 1, 3]
+
+
+def test_the_machine_is_looked_at_before_anything_is_started_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def plan(self: Session) -> None:
+        done.append("plan")
+        raise ResourceError("enough seen")
+
+    monkeypatch.setattr(Session, "_plan", plan)
+    monkeypatch.setattr("admf_dask.runtime.session.prepare_processes", lambda: done.append("prepare"))
+    with pytest.raises(ResourceError, match="enough seen"):
+        Session(mode="process", dashboard=None).open()
+    assert done == ["plan"]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("made_before", [False, True])
+@pytest.mark.parametrize("length", [59, 60, 71, 72, 100])
+def test_a_temporary_folder_may_have_any_length(tmp_path: Path, length: int, made_before: bool) -> None:
+    """A socket's path has 107 bytes; multiprocessing may have made its folder before."""
+    home = tempfile.mkdtemp(dir="/tmp")
+    folder = Path(home, "x" * (length - len(home) - 1))
+    folder.mkdir()
+    code = """
+    import socket, sys
+    from multiprocessing import connection, util
+    from admf_dask.runtime.forkserver import _choose_folder
+    if sys.argv[1:] == ["made"]:
+        util.get_temp_dir()
+    _choose_folder()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(connection.arbitrary_address("AF_UNIX"))
+    """
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(code))
+    try:
+        done = subprocess.run(
+            [sys.executable, str(script), *(["made"] if made_before else [])], capture_output=True, text=True, timeout=60,
+            env={**os.environ, "PYTHONPATH": str(HERE.parent), "TMPDIR": str(folder)},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not list(folder.iterdir()), "it is gone with its process"
+    finally:
+        shutil.rmtree(home)
 
 
 SLEEPER = """

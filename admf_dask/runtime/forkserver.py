@@ -26,8 +26,8 @@ METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 _ALWAYS = ["admf_dask.runtime.warm"]
 _IF_USED = ["pandas", "pyarrow.parquet", "numba"]
 """Loaded where this process has them: then what it sends to workers will need them too."""
-_LONGEST = 60
-"""Characters of a folder in which a socket's path, of 107 at the most, has room."""
+_LONGEST = 107 - len("/listener-12345678")
+"""Bytes of the path of a folder in which a socket of multiprocessing's can be made."""
 _starting = threading.Lock()
 
 
@@ -44,13 +44,19 @@ def start_server() -> None:
 
 
 def _choose_folder() -> None:
-    """Where multiprocessing puts the server's socket: where a later session sweeps it up if this process is killed."""
+    """Where multiprocessing puts the server's socket: where a later session sweeps it up if this process is killed.
+
+    Not in the usual folder, nor in one that multiprocessing has made there before, where the socket's path would be too long.
+    """
     settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
-    if settings.get("tempdir") is None:
-        usual = tempfile.gettempdir()
-        lease = new_folder(Path(usual if len(usual) <= _LONGEST else "/tmp"), "admf-dask-server-")
-        atexit.register(lease.remove)
-        settings["tempdir"] = str(lease.folder)
+    made = settings.get("tempdir")
+    if made is not None and len(os.fsencode(made)) <= _LONGEST:
+        return
+    usual = tempfile.gettempdir()
+    fits = len(os.fsencode(usual)) + len("/admf-dask-server-") + 12 <= _LONGEST
+    lease = new_folder(Path(usual if fits else "/tmp"), "admf-dask-server-")
+    atexit.register(lease.remove)
+    settings["tempdir"] = str(lease.folder)
 
 
 def server_pid() -> int | None:

@@ -231,8 +231,10 @@ class Session:
         config = self.config
         if config.mode != "thread":
             refuse_unguarded_main()
-            prepare_processes()
         layout = self._plan()
+        if layout.mode != "thread":
+            # After the plan, which would take its imports for the load of others.
+            prepare_processes()
         scratch = new_folder(Path(tempfile.gettempdir()), "admf-dask-session-")
         self._stack.callback(scratch.remove)
         self._scratch = str(scratch.folder)
