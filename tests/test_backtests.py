@@ -21,11 +21,11 @@ from admf_dask import (
     datasets,
     run_parallel_backtests,
 )
-from admf_dask.backtests import EqualResultsWarning
 from admf_dask.cli import main
 from admf_dask.engine import FrameDataHandler, Strategy, run_event
 from admf_dask.journal import Journal
 from admf_dask.journal.follow import Follow
+from admf_dask.outcomes import EqualResultsWarning
 from admf_dask.page.view import RunView
 from admf_dask.progress.digest import Digest
 from admf_dask.runtime import FailedItemsWarning
@@ -275,7 +275,7 @@ def test_a_call_for_many_that_fails_leaves_it_to_each(
         calls.append(len(configs))
         raise MemoryError("no room for so many")
 
-    monkeypatch.setattr("admf_dask.backtests.run_together", fails)
+    monkeypatch.setattr("admf_dask.backtests.work.run_together", fails)
     alone = run_parallel_backtests(MANY, data, session=inline_session, progress=False).frame
     assert max(calls) > 20
     pd.testing.assert_frame_equal(alone.drop(columns="seconds"), expected.drop(columns="seconds"), rtol=1e-12)
@@ -284,7 +284,7 @@ def test_a_call_for_many_that_fails_leaves_it_to_each(
 def test_a_timeout_is_for_one_backtest(
     inline_session: Session, data: FrameDataHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("admf_dask.backtests.run_together")
+    monkeypatch.delattr("admf_dask.backtests.work.run_together")
     results = run_parallel_backtests(MANY, data, session=inline_session, timeout=60.0, progress=False)
     assert results.failures.empty
 
