@@ -145,17 +145,22 @@ def one_process() -> Iterator[Session]:
         yield session
 
 
+def leave_two_runs(session: Session, folder: Path) -> None:
+    """One after the other, while an item of each hangs."""
+    for number in range(2):
+        for outcome in session.as_completed(work.begins_to_hang, [None, number], data=str(folder)):
+            assert outcome.ok
+            cluster_work.wait_for_file(str(folder / str(number)))
+            break
+        # Once there is a process again.
+        session.map(work.sleeps, [30], progress=False)
+
+
 @pytest.mark.cluster
 def test_a_run_that_is_left_does_not_cost_another_its_item(one_process: Session, tmp_path: Path) -> None:
     """Each time the first run is left, the process is ended, and with it the item of the second."""
     with beside(one_process, work.sleeps, [1_800, 1, 2]) as found:
-        for number in range(2):
-            for outcome in one_process.as_completed(work.begins_to_hang, [None, number], data=str(tmp_path)):
-                assert outcome.ok
-                cluster_work.wait_for_file(str(tmp_path / str(number)))
-                break
-            # Once there is a process again.
-            one_process.map(work.sleeps, [30], progress=False)
+        leave_two_runs(one_process, tmp_path)
     (outcomes,) = found
     assert outcomes.values() == [1_800, 1, 2]
     assert [outcome.attempts for outcome in outcomes] == [1, 1, 1]
@@ -168,12 +173,7 @@ def test_a_run_that_is_left_does_not_cost_a_queue_its_task(one_process: Session,
     worker = threading.Thread(target=queue.process_tasks)
     worker.start()
     try:
-        for number in range(2):
-            for outcome in one_process.as_completed(work.begins_to_hang, [None, number], data=str(tmp_path)):
-                assert outcome.ok
-                cluster_work.wait_for_file(str(tmp_path / str(number)))
-                break
-            one_process.map(work.sleeps, [30], progress=False)
+        leave_two_runs(one_process, tmp_path)
     finally:
         worker.join()
     assert queue.get_result("long") == 1_800

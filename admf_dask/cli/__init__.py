@@ -6,6 +6,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from admf_dask import __version__
 from admf_dask.cli.codes import BAD_INPUT, INTERRUPTED
@@ -28,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as a sentence, without the line of code that it came from."""
     print(f"admf-dask: {message}", file=sys.stderr)
@@ -39,49 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"admf-dask {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    optimize = commands.add_parser("optimize", help="evaluate a parameter space; without a file the built-in study")
-    optimize.add_argument(
-        "study", nargs="?", metavar="STUDY.yaml", help="a study file; the built-in study on real prices if left out"
-    )
-    optimize.add_argument(
-        "--out", metavar="DIR", help="where to save the tables and the heatmap (default: admf-dask-results/NAME-TIME)"
-    )
-    optimize.add_argument(
-        "--changed", choices=("refuse", "anew", "keep"), default="refuse",
-        help="with an --out that holds results of another study or other prices: refuse (default), drop them, or keep both",
-    )  # fmt: skip
-    optimize.add_argument(
-        "--retry-failed", action="store_true", help="evaluate again what an earlier run recorded as failed"
-    )
-    optimize.set_defaults(run=_optimize)
-    backtest = commands.add_parser("backtest", help="run the backtests of a file of strategy configs")
-    backtest.add_argument(
-        "configs", metavar="CONFIGS.yaml", help="a list of configs, or `configs:`, `data:`, `parallel:`"
-    )
-    backtest.add_argument(
-        "--out", metavar="DIR", help="where to save the tables (default: admf-dask-results/backtests-TIME)"
-    )
-    backtest.set_defaults(run=_backtest)
-    process = commands.add_parser(
-        "process", help="apply a function to many symbols, and write what it returns to files"
-    )
-    process.add_argument(
-        "--symbols", metavar="FILE_OR_LIST", help="a file (text, CSV, JSON) or A,B,C; all of --data if left out"
-    )
-    process.add_argument(
-        "--function", required=True, metavar="package.module:function", help="function(symbol[, frame], **options)"
-    )
-    process.add_argument("--out", required=True, metavar="DIR", help="each returned frame goes to DIR/SYMBOL.parquet")
-    process.add_argument("--data", metavar="DIR", help="a folder, or a pattern such as prices/{symbol}.parquet")
-    process.add_argument(
-        "--option", action="append", default=[], metavar="key=value", help="an option of the function; repeatable"
-    )
-    _reading(process)
-    process.add_argument("--force", action="store_true", help="do all again, also what is unchanged")
-    process.add_argument("--timeout", type=float, metavar="SECONDS", help="for one symbol")
-    process.set_defaults(run=_process)
+    for add in (_add_optimize, _add_backtest, _add_process):
+        _common(add(commands))
     resources = commands.add_parser("resources", help="show the machine as seen, and the layout of each mode")
     resources.set_defaults(run=_resources)
+    _common(resources)
     status = commands.add_parser("status", help="how far a run is, or how it ended, from the journal in its folder")
     status.add_argument("directory", metavar="DIR", help="the --out of the run, or the folder of its journal")
     status.set_defaults(run=_status)
@@ -93,9 +60,60 @@ def _parser() -> argparse.ArgumentParser:
         "--dashboard", metavar="HOST:PORT", help="where to serve it (default: loopback, a free port)"
     )
     dashboard.set_defaults(run=_dashboard)
-    for command in (optimize, backtest, process, resources):
-        _common(command)
     return parser
+
+
+def _add_optimize(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("optimize", help="evaluate a parameter space; without a file the built-in study")
+    command.add_argument(
+        "study", nargs="?", metavar="STUDY.yaml", help="a study file; the built-in study on real prices if left out"
+    )
+    command.add_argument(
+        "--out", metavar="DIR", help="where to save the tables and the heatmap (default: admf-dask-results/NAME-TIME)"
+    )
+    command.add_argument(
+        "--changed", choices=("refuse", "anew", "keep"), default="refuse",
+        help="with an --out that holds results of another study or other prices: refuse (default), drop them, or keep both",
+    )  # fmt: skip
+    command.add_argument(
+        "--retry-failed", action="store_true", help="evaluate again what an earlier run recorded as failed"
+    )
+    command.set_defaults(run=_optimize)
+    return command
+
+
+def _add_backtest(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("backtest", help="run the backtests of a file of strategy configs")
+    command.add_argument(
+        "configs", metavar="CONFIGS.yaml", help="a list of configs, or `configs:`, `data:`, `parallel:`"
+    )
+    command.add_argument(
+        "--out", metavar="DIR", help="where to save the tables (default: admf-dask-results/backtests-TIME)"
+    )
+    command.set_defaults(run=_backtest)
+    return command
+
+
+def _add_process(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "process", help="apply a function to many symbols, and write what it returns to files"
+    )
+    command.add_argument(
+        "--symbols", metavar="FILE_OR_LIST", help="a file (text, CSV, JSON) or A,B,C; all of --data if left out"
+    )
+    command.add_argument(
+        "--function", required=True, metavar="package.module:function", help="function(symbol[, frame], **options)"
+    )
+    command.add_argument("--out", required=True, metavar="DIR", help="each returned frame goes to DIR/SYMBOL.parquet")
+    command.add_argument("--data", metavar="DIR", help="a folder, or a pattern such as prices/{symbol}.parquet")
+    command.add_argument(
+        "--option", action="append", default=[], metavar="key=value", help="an option of the function; repeatable"
+    )
+    _reading(command)
+    command.add_argument("--force", action="store_true", help="do all again, also what is unchanged")
+    command.add_argument("--timeout", type=float, metavar="SECONDS", help="for one symbol")
+    command.set_defaults(run=_process)
+    return command
 
 
 def _reading(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,9 @@ Loops are over slices that begin where they should, because an index that could 
 Compiled functions make no array, for the sake of `compiled`; what they work in is made by the functions around them.
 Imported only where a backtest runs, because numba takes half a second to load. The compiled code is cached on disk, beside
 this file or, where that is not writable, in numba's folder of the user.
+
+One module, and longer than others, because code on the disk is made anew only when the file of its function has changed, not when
+that of a function it calls has.
 """
 
 from __future__ import annotations
@@ -139,6 +142,26 @@ def _same_until(targets, bar, next_open, held):  # type: ignore[no-untyped-def]
     return bars if at == left else bar + at
 
 
+@inlined
+def _turned(cash, quantity, held, target, price, costs, fills_out, row, t, note):  # type: ignore[no-untyped-def]
+    """Close what is `held`, then open `target`. Returns cash, quantity, what is held, and whether it closed and opened (0, 1)."""
+    commission, slippage, lot = costs
+    closed = opened = 0
+    if held != 0:
+        got = fill_price(price, -float(held), slippage)
+        if note:
+            _note(fills_out, row, t, -quantity, got, commission)
+        cash, quantity, held, closed = cash_after_close(cash, quantity, got, commission), 0.0, 0, 1
+    if target != 0 and cash > 0.0:
+        paid = fill_price(price, float(target), slippage)
+        quantity = rounded(quantity_to_open(float(target), cash, paid, commission), lot)
+        if quantity != 0.0:
+            if note:
+                _note(fills_out, row + closed, t, quantity, paid, commission)
+            cash, held, opened = cash_after_open(cash, quantity, paid, commission), target, 1
+    return cash, quantity, held, closed, opened
+
+
 def _walk(opens, closes, targets, book, tape, out, notes):  # type: ignore[no-untyped-def]
     """Do the book over `targets`, int8 of shape (bars,), and fill `out`, shape (7,), with METRICS.
 
@@ -147,6 +170,7 @@ def _walk(opens, closes, targets, book, tape, out, notes):  # type: ignore[no-un
     of which there are `out[6]`, and the first, shape (bars,), the equity after each bar. Returns whether the book was ruined.
     """
     next_open, commission, slippage, initial_cash, lot, periods_per_year = book
+    costs = commission, slippage, lot
     returns, blocks, lowest, step = tape
     equities, fills_out = notes
     bars, note = len(closes), len(fills_out) > 0
@@ -158,21 +182,10 @@ def _walk(opens, closes, targets, book, tape, out, notes):  # type: ignore[no-un
         target = (targets[t - 1] if t > 0 else 0) if next_open else (targets[t] if t < bars - 1 else held)
         if target != held:
             price = opens[t] if next_open else closes[t]
-            if held != 0:
-                got = fill_price(price, -float(held), slippage)
-                if note:
-                    _note(fills_out, fills, t, -quantity, got, commission)
-                cash, quantity = cash_after_close(cash, quantity, got, commission), 0.0
-                trades, fills = trades + 1, fills + 1
-            held = 0
-            if target != 0 and cash > 0.0:
-                paid = fill_price(price, float(target), slippage)
-                quantity = rounded(quantity_to_open(float(target), cash, paid, commission), lot)
-                if quantity != 0.0:
-                    if note:
-                        _note(fills_out, fills, t, quantity, paid, commission)
-                    cash = cash_after_open(cash, quantity, paid, commission)
-                    entries, fills, held = entries + 1, fills + 1, target
+            cash, quantity, held, closed, opened = _turned(
+                cash, quantity, held, target, price, costs, fills_out, fills, t, note
+            )
+            trades, entries, fills = trades + closed, entries + opened, fills + closed + opened
         # This bar, and all that follow with the same target.
         stop = _same_until(targets, t + 1, next_open, held)
         multiple = held == 1 and not note and lowest > 0.0 and abs(cash) <= 1e-12 * quantity * lowest

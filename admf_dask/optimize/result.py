@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask import ranking
 from admf_dask.errors import SpaceError
+from admf_dask.optimize.ranked import RankedResults
 from admf_dask.outcomes import FailedItem
 from admf_dask.progress.digest import FAILURES, TOP, FailureTold, Update, axes_of, in_words
 from admf_dask.rich import SHOWN, box
@@ -121,7 +122,7 @@ class OptimizationResult(Mapping[str, Any]):
     @property
     def all_results(self) -> RankedResults:
         """Pairs (parameters, score), best first: a lazy sequence."""
-        return RankedResults(self)
+        return RankedResults(self.space, self.indices, self.scores, self.order)
 
     @property
     def first_failure(self) -> FailedItem:
@@ -318,50 +319,6 @@ class OptimizationResult(Mapping[str, Any]):
     def _repr_html_(self) -> str:
         table = self.top(SHOWN) if len(self.indices) else None
         return box("OptimizationResult", self.summary(), table=table, rows=len(self.indices))
-
-
-class RankedResults(Sequence[tuple[dict[str, Any], float]]):
-    """Pairs (parameters, score), best first, each made when it is asked for; a slice is a list."""
-
-    def __init__(self, result: OptimizationResult) -> None:
-        """A view of `result`."""
-        self._result = result
-
-    def __len__(self) -> int:
-        """Number of scored combinations."""
-        return len(self._result.indices)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[dict[str, Any], float]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[dict[str, Any], float]]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        """One pair, or a list of them."""
-        rows = self._result.order[index]
-        if isinstance(index, slice):
-            params = self._result.space.pick(self._result.indices[rows])
-            return list(zip(params, self._result.scores[rows].tolist(), strict=True))
-        return self._result.space[int(self._result.indices[rows])], float(self._result.scores[rows])
-
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], float]]:
-        """All pairs, a thousand made at a time."""
-        for start in range(0, len(self), 1000):
-            yield from self[start : start + 1000]
-
-    def __eq__(self, other: object) -> bool:
-        """Equal to any sequence of equal pairs."""
-        return (
-            isinstance(other, Sequence)
-            and len(self) == len(other)
-            and all(a == b for a, b in zip(self, other, strict=True))
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        """The first three."""
-        more = ", ..." if len(self) > 3 else ""
-        return f"[{', '.join(map(repr, self[:3]))}{more}]"
 
 
 def _frame_columns(space: Combinable, indices: NDArray[np.int64]) -> dict[str, Any]:

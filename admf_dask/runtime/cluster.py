@@ -32,9 +32,9 @@ from admf_dask.endings import Ending
 from admf_dask.resources import Layout
 from admf_dask.runtime.accounts import PrivateMemoryManager
 from admf_dask.runtime.blackbox import is_busy
-from admf_dask.runtime.executors import Death
 from admf_dask.runtime.forkserver import METHOD, start_server
 from admf_dask.runtime.job import POST
+from admf_dask.runtime.replies import Death
 from admf_dask.runtime.threads import inner_thread_variables
 
 LOOPBACK = "127.0.0.1"

@@ -27,7 +27,7 @@ from admf_dask.journal import Call, Journal, Record
 from admf_dask.machine import Machine
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.runtime.evaluate import Keep, MapEvaluator
-from admf_dask.runtime.executors import Death, Executor, Range, Reply
+from admf_dask.runtime.replies import Death, Executor, Range, Reply
 from admf_dask.runtime.supply import Supply
 from admf_dask.runtime.suspects import Suspects
 from admf_dask.space.part import Ranges, part_of

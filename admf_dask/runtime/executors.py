@@ -1,4 +1,4 @@
-"""Where chunks run: `ClusterExecutor` on any Dask cluster, `InlineExecutor` in the calling thread.
+"""`ClusterExecutor`: chunks run on any Dask cluster.
 
 An executor knows nothing of items. It takes ranges, and answers with `Reply` records through one queue that the driver
 can wait on and that Ctrl-C can interrupt.
@@ -11,22 +11,18 @@ import contextlib
 import os
 import queue
 import signal
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from distributed import Client
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
-from admf_dask.endings import Ending
 from admf_dask.errors import ClusterLost
-from admf_dask.outcomes import Block
-from admf_dask.runtime.alarm import GRACE, Ages, Alarm, interval
+from admf_dask.runtime.alarm import GRACE, Ages, interval
 from admf_dask.runtime.blackbox import read_executing
 from admf_dask.runtime.company import Company
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
@@ -35,7 +31,6 @@ from admf_dask.runtime.job import (
     NO_JOB,
     POSTED,
     Job,
-    Watch,
     evaluate_chunk,
     evaluators_here,
     plugin_name,
@@ -43,95 +38,10 @@ from admf_dask.runtime.job import (
     unpack_reply,
 )
 from admf_dask.runtime.pack import pack_evaluator
+from admf_dask.runtime.replies import Death, Range, Reply
 from admf_dask.runtime.shared import SharedStore
 from admf_dask.runtime.shared.arrival import is_here, pieces, receive
 from admf_dask.runtime.shared.data import let_go
-
-Range = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How a worker process ended, as far as anybody knows."""
-
-    ending: Ending = field(default_factory=Ending)
-    overdue: tuple[Range, ...] = ()
-    """What took longer than its timeout, if that is why we ended the process."""
-    for_another: bool = False
-    """Whether it was ended on purpose, for an item of another run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What became of a chunk: a block, or the death of its worker."""
-
-    chunk: Range
-    block: Block | None = None
-    death: Death | None = None
-    executing: tuple[Range, ...] | None = None
-    others: int = 0
-    """Items of other runs that were executing in the same process."""
-
-
-class Executor(Protocol):
-    """Runs chunks of one run."""
-
-    @property
-    def slots(self) -> int:
-        """Items that can be evaluated at the same time."""
-
-    @property
-    def in_flight_limit(self) -> int:
-        """Chunks that may be submitted and not yet answered."""
-
-    def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
-        """Make the evaluator known. Raises TaskError if it cannot travel."""
-
-    def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
-        """Begin a chunk, `alone` with no other run beside it; its reply comes through `wait`."""
-
-    def wait(self) -> list[Reply]:
-        """Block until there is a reply; return all there are. Raises ClusterLost, or CallError for a wrong call."""
-
-    def stop(self) -> None:
-        """Forget what is in flight and free what the run held; returns at once, also after an interrupt."""
-
-
-class InlineExecutor:
-    """One slot: this thread. The same chunks, evaluators and blocks as on a cluster, for a debugger or inside a task."""
-
-    slots = 1
-    in_flight_limit = 1
-
-    def __init__(self) -> None:
-        """Nothing is started."""
-        self._chunks: deque[tuple[Range, float]] = deque()
-        self.cancelled = threading.Event()
-        self._watch = Watch(self.cancelled, None)
-
-    def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
-        """Keep the evaluator; nothing is pickled. With a timeout an alarm watches this thread."""
-        self._evaluator = evaluator
-        if evaluator.policy.timeout is not None:
-            alarm = Alarm(evaluator.policy.timeout, self.cancelled, helpless=True)
-            alarm.watch_this_thread(self._watch.cells, self._watch.at)
-
-    def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
-        """Put the chunk by for the next `wait`."""
-        self._chunks.append((chunk, budget))
-
-    def wait(self) -> list[Reply]:
-        """Evaluate the next chunk."""
-        chunk, budget = self._chunks.popleft()
-        try:
-            return [Reply(chunk, block=self._evaluator(*chunk, budget, self._watch))]
-        finally:
-            self._watch.done()
-
-    def stop(self) -> None:
-        """Forget what was put by."""
-        self.cancelled.set()
-        self._chunks.clear()
 
 
 @dataclass(slots=True)

@@ -43,12 +43,14 @@ from admf_dask.runtime.counters import Counters
 from admf_dask.runtime.dashboard import Page, add_page
 from admf_dask.runtime.driver import Run, Title
 from admf_dask.runtime.evaluate import MapEvaluator
-from admf_dask.runtime.executors import ClusterExecutor, Executor, InlineExecutor, total_threads
+from admf_dask.runtime.executors import ClusterExecutor, total_threads
 from admf_dask.runtime.feed import RunFeed
 from admf_dask.runtime.guard import refuse_unguarded_main
+from admf_dask.runtime.inline import InlineExecutor
 from admf_dask.runtime.leases import new_folder
 from admf_dask.runtime.links import PAGE
 from admf_dask.runtime.mapping import Outcomes, map_evaluator, outcomes_of
+from admf_dask.runtime.replies import Executor
 from admf_dask.runtime.security import make_security
 from admf_dask.runtime.shared import SharedData, SharedStore
 from admf_dask.runtime.shared.arrival import drop
