@@ -45,6 +45,7 @@ FRAME = re.compile(r'<iframe[^>]*?src="([^"]+)"', re.DOTALL)
 
 PRIVATE = [
     (re.compile(r"""[^\s"'(<>]*ipykernel_\d+/\d+\.py"""), "notebook"),  # the file that a cell pretends to be
+    (re.compile(r"<dynamic-code>"), "notebook"),  # the same once cloudpickle, from 3.1.3 on, has sent it to a worker
     (re.compile(r"""[^\s"'(<>]*/(?:site-packages|lib/python3\.\d+)/"""), ""),
     (re.compile(re.escape(f"{HERE.parent}{os.sep}")), ""),
     (re.compile(rf"{re.escape(tempfile.gettempdir())}/(tmp\w{{8}}/)?"), "/tmp/"),
@@ -57,7 +58,7 @@ PRIVATE = [
 VARYING = [
     (re.compile(r"\d[\d,.]* ?(?:ns|µs|ms|s|min|h)\b(?: \d+ (?:s|min)\b)?"), "N s"),
     (re.compile(r"\d[\d,.]*(?= ?/ ?s\b)"), "N"),
-    (re.compile(r"\d[\d,.]*(?= ?(?:B|KiB|MiB|GiB|kB|MB|GB)\b)"), "N"),
+    (re.compile(r"\d[\d,.]* ?(?:B|KiB|MiB|GiB|kB|MB|GB)\b"), "N B"),
 ]
 """What differs between two executions wherever it stands."""
 
@@ -160,7 +161,7 @@ def describe(given: list[dict[str, Any]]) -> str:
         for plot in Document.from_json(one).select({"type": Plot}):
             layers = [layer for layer in plot.renderers if isinstance(layer, GlyphRenderer)]
             words.append(f"[figure: {plot.title.text}; {'; '.join(sorted(map(layer_words, layers)))}]")
-    return "\n".join(words)
+    return "\n".join(sorted(words))  # a document does not keep its plots in an order
 
 
 def layer_words(layer: Any) -> str:
@@ -200,10 +201,10 @@ def clean_all(value: Any) -> Any:
 
 def blurred(text: str, *, measured: bool = False) -> str:
     """`text` without what two executions need not share; with `measured` without any number."""
-    if measured:
-        return re.sub(r"[ \t]+", " ", re.sub(r"-?\d[\d,.:e+-]*", "N", text))
     for pattern, instead in VARYING:
         text = pattern.sub(instead, text)
+    if measured:
+        text = re.sub(r"[ \t]+", " ", re.sub(r"-?\d[\d,.:e+-]*", "N", text))
     return text
 
 
