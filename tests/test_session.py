@@ -403,3 +403,12 @@ def test_no_process_outlives_the_driver(tmp_path: Path, sign: signal.Signals) ->
         assert driver.returncode == 130
         assert "interrupted Outcomes" in out
         assert err == ""
+
+
+def test_messages_of_a_session_do_not_wait_for_company(process_session: Any) -> None:
+    process_session.map(abs, range(4), progress=False)
+    scheduler = process_session._cluster.scheduler
+    assert {stream.interval for stream in scheduler.stream_comms.values()} == {0.0}
+    assert process_session._client.scheduler_comm.interval == 0.0
+    told = process_session.client.run(lambda dask_worker: dask_worker.batched_stream.interval)
+    assert set(told.values()) == {0.0}

@@ -171,7 +171,7 @@ class MapEvaluator:
                 rows.failures[failed:] = [
                     item if item.seconds else replace(item, seconds=each) for item in rows.failures[failed:]
                 ]
-            rows.group = 1 if now - before > GROUP_SECONDS else min(2 * rows.group, GROUP_MOST)
+            rows.group = max(1, min(2 * rows.group, GROUP_MOST, int(GROUP_SECONDS / max(each, 1e-9))))
             before, low = now, high
             if now > deadline or watch.cancelled.is_set():
                 break

@@ -259,6 +259,8 @@ class Session:
             self._stack.callback(self._page.close)
             self._page_ready = self._page.ready
         client = Client(Door(cluster), set_as_default=False)
+        # Nothing is gained by gathering messages that only go from memory to memory.
+        client.scheduler_comm.interval = 0.0
         self._stack.callback(client.close)
         self._client, self._cluster, self._layout = client, cluster, layout
         self._company = Company(crowded=layout.mode == "hybrid", ended=cluster.ended)
