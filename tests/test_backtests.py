@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from admf_dask import (
 )
 from admf_dask.cli import main
 from admf_dask.engine import FrameDataHandler, Strategy, run_event
+from admf_dask.engine.batch import run_together
 from admf_dask.journal import Journal
 from admf_dask.journal.follow import Follow
 from admf_dask.outcomes import EqualResultsWarning
@@ -284,9 +286,18 @@ def test_a_call_for_many_that_fails_leaves_it_to_each(
 def test_a_timeout_is_for_one_backtest(
     inline_session: Session, data: FrameDataHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("admf_dask.backtests.work.run_together")
-    results = run_parallel_backtests(MANY, data, session=inline_session, timeout=60.0, progress=False)
-    assert results.failures.empty
+    together: list[int] = []
+
+    def record(configs: Sequence[Any], *rest: Any) -> Any:
+        together.append(len(configs))
+        return run_together(configs, *rest)
+
+    monkeypatch.setattr("admf_dask.backtests.work.run_together", record)
+    timed = run_parallel_backtests(MANY, data, session=inline_session, timeout=60.0, progress=False)
+    assert timed.failures.empty
+    assert together == []
+    run_parallel_backtests(MANY, data, session=inline_session, progress=False)
+    assert max(together) > 20, "without a timeout they are done together"
 
 
 def spoiled(change: str) -> pd.DataFrame:
