@@ -21,6 +21,8 @@ import pytest
 from remote_cluster import remote
 
 from admf_dask import Journal, JournalError, ParallelConfig, ParallelOptimizer, ParameterSpace, Session
+from admf_dask.events import BlockFinished, RunFinished
+from admf_dask.journal.follow import Follow
 from admf_dask.runtime import FailedItemsWarning
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -284,6 +286,10 @@ def test_a_journal_is_followed_until_its_driver_is_killed(tmp_path: Path, open_t
             tab.sees("killed")
             tab.sees("Took")
             assert tab.errors == []
+        started, *_, last, ended = Follow(Journal(tmp_path / "journal")).new()
+        assert isinstance(last, BlockFinished)
+        assert isinstance(ended, RunFinished)
+        assert ended.at == last.at > started.at, "what it took is told by its last block"
     finally:
         driver.kill()
         driver.wait(20)
