@@ -299,6 +299,37 @@ def test_a_guarded_script_starts_and_ends_without_a_word(tmp_path: Path) -> None
 
 
 @pytest.mark.cluster
+def test_a_session_that_closes_while_a_worker_is_starting_says_nothing(tmp_path: Path) -> None:
+    """The replacement of a worker that was killed; so that it is not up before the session closes, it stays as it starts."""
+    (tmp_path / "stays.py").write_text(
+        textwrap.dedent("""
+        import time
+        from pathlib import Path
+        def dask_setup(worker):
+            Path("begun").touch()
+            time.sleep(600)
+        """)
+    )
+    body = """
+    import os
+    import signal
+    import cluster_work
+    from admf_dask import Session
+    def main():
+        with Session(mode="process", workers=1, dashboard=None) as session:
+            (nanny,) = session.client.cluster.workers.values()
+            nanny.process.worker_kwargs["preload"] += ["stays.py"]
+            os.kill(nanny.pid, signal.SIGKILL)
+            cluster_work.wait_for_file("begun")
+            print(nanny.process.status.name, flush=True)
+    if __name__ == "__main__":
+        main()
+    """
+    done = run_script(body, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "starting\n", "")
+
+
+@pytest.mark.cluster
 def test_worker_processes_have_a_common_origin_and_chance_of_their_own(process_session: Session) -> None:
     drawn = process_session.client.run(lambda: (os.getppid(), np.random.random()))
     parents, numbers = ({pair[place] for pair in drawn.values()} for place in (0, 1))
