@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -104,6 +105,11 @@ def wait_for_file(path: str) -> float:
 def begin_and_wait(x: int, folder: str) -> float:
     Path(folder, f"begun-{x}").touch()
     return wait_for_file(f"{folder}/never")
+
+
+def begin_and_hold_the_interpreter(x: int, folder: str) -> None:
+    Path(folder, f"begun-{x}").touch()
+    ctypes.PyDLL(None).sleep(600)
 
 
 def mark_and_count(params: dict[str, Any]) -> float:

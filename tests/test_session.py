@@ -398,7 +398,7 @@ def main():
         children = psutil.Process().children(recursive=True)
         open(os.path.join(sys.argv[1], "children"), "w").write(" ".join(str(c.pid) for c in children))
         try:
-            session.map(cluster_work.begin_and_wait, [1, 2], data=sys.argv[1], progress=False)
+            session.map(getattr(cluster_work, sys.argv[2]), [1, 2], data=sys.argv[1], progress=False)
         except KeyboardInterrupt as stop:
             print("interrupted", type(stop.partial).__name__, flush=True)
             raise SystemExit(130)
@@ -408,13 +408,20 @@ if __name__ == "__main__":
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_no_process_outlives_the_driver(tmp_path: Path, sign: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("sign", "items"),
+    [
+        *((sign, "begin_and_wait") for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)),
+        # No thread of a worker can see there that the driver is gone: the system has to end it.
+        (signal.SIGKILL, "begin_and_hold_the_interpreter"),
+    ],
+)
+def test_no_process_outlives_the_driver(tmp_path: Path, sign: signal.Signals, items: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(SLEEPER)
     environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)],
+        [sys.executable, str(script), str(tmp_path), items],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -427,8 +434,11 @@ def test_no_process_outlives_the_driver(tmp_path: Path, sign: signal.Signals) ->
         children = [psutil.Process(int(pid)) for pid in text.split()]
         work.wait_for_file(str(tmp_path / "begun-2"))
         driver.send_signal(sign)
+        # Before its last words are read: they end when the last that can write there is gone.
+        _, alive = psutil.wait_procs(children, timeout=30)
+        for child in alive:
+            child.kill()
         out, err = driver.communicate(timeout=60)
-    _, alive = psutil.wait_procs(children, timeout=15)
     assert not alive
     if sign is signal.SIGINT:
         assert driver.returncode == 130
