@@ -171,6 +171,12 @@ def sleeps(item: int) -> int:
     return item
 
 
+def sleeps_in_thread(item: int) -> int:
+    """Returns which one."""
+    sleeps(item)
+    return threading.get_ident()
+
+
 def holds_or_sleeps(item: int) -> int:
     """Item 11 holds the interpreter for ever; all others take most of their time."""
     if item == 11:

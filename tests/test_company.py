@@ -181,7 +181,6 @@ def test_a_run_that_is_left_does_not_cost_a_queue_its_task(one_process: Session,
 
 @pytest.mark.cluster
 def test_a_timeout_in_one_run_does_not_cost_another_its_item(one_process: Session) -> None:
-    """Neither by the end of their process, nor because the first run's watch looks at what its threads do next."""
     items = ["c loop that holds the interpreter", 1, 2, 3]
     with beside(one_process, work.sleeps, [900] * 4) as found:
         hung = one_process.map(work.act, items, timeout=0.4, progress=False)
@@ -189,6 +188,21 @@ def test_a_timeout_in_one_run_does_not_cost_another_its_item(one_process: Sessio
     assert outcomes.values() == [900] * 4
     assert {outcome.attempts for outcome in outcomes} == {1}
     assert [outcome.item for outcome in hung if not outcome.ok] == items[:1]
+
+
+@pytest.mark.cluster
+def test_a_timeout_of_one_run_is_none_for_what_its_threads_do_next(one_process: Session) -> None:
+    """Both threads have worked for the run with a timeout, which goes on, when items of the other come that take longer."""
+    threads: set[int] = set()
+    with contextlib.closing(one_process.as_completed(work.sleeps_in_thread, [50] * 200, timeout=0.4)) as timed:
+        while len(threads) < 2:
+            threads.add(next(timed).value)
+        with beside(one_process, work.sleeps_in_thread, [900] * 2) as found:
+            while not found:
+                next(timed)
+    (outcomes,) = found
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert threads.issuperset(outcomes.values())
 
 
 @pytest.mark.cluster
