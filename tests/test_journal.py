@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ from admf_dask import (
     ParameterSpace,
     Session,
 )
+from admf_dask.events import BlockRecalled
 from admf_dask.journal import store
+from admf_dask.journal.lock import Lock
+from admf_dask.journal.status import state_now, this_process
 from admf_dask.runtime import FailedItemsWarning
 from admf_dask.runtime.driver import JournalWarning
 
@@ -127,6 +131,29 @@ def test_symbols_may_come_in_any_order_and_number(inline_session: Session, marks
     assert calls(marks) == {"a": 1, "b": 1, "c": 1}
 
 
+def test_what_a_constraint_cannot_tell_is_not_recalled(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
+    sweep(optimizer, tmp_path / "j", {"a": range(5)}, made(1.0))
+    space = ParameterSpace({"a": range(5)}, constraints=[lambda p: 2 / p["a"] > 0])
+    result = sweep(optimizer, tmp_path / "j", space, made(1.0))
+    assert result.recalled == 4
+    assert result.failures["a"].tolist() == [0]
+
+
+def test_equal_items_are_recalled_once(inline_session: Session, marks: Path, tmp_path: Path) -> None:
+    recalled: list[list[int]] = []
+
+    class Watch:
+        def on_event(self, event: Any) -> None:
+            if isinstance(event, BlockRecalled):
+                recalled.append(event.block.indices.tolist())
+
+    inline_session.map(work.text, ["a", "b", "a", "c"], journal=tmp_path / "j", progress=False)
+    again = inline_session.map(work.text, ["d", "b", "a"], journal=tmp_path / "j", progress=Watch())
+    assert again.values() == ["D", "B", "A"]
+    assert [index for indices in recalled for index in indices] == [1, 2]
+    assert calls(marks) == {"a": 2, "b": 1, "c": 1, "d": 1}
+
+
 def test_failures_can_be_tried_again(optimizer: ParallelOptimizer, marks: Path, tmp_path: Path) -> None:
     first = sweep(optimizer, tmp_path / "j")
     again = sweep(optimizer, Journal(tmp_path / "j", retry_failed=True))
@@ -202,6 +229,24 @@ def test_what_changed_is_named_before_anything_runs(
         sweep(optimizer, tmp_path / "data", space, with_data, data=frame + 1)
     with pytest.raises(JournalMismatch, match=r"seed \(added\)"):
         sweep(optimizer, tmp_path / "closure", space, made(2.0), seed=1)
+
+
+def test_of_the_best_alone_the_ranking_is_a_setting_and_of_all_it_is_not(
+    optimizer: ParallelOptimizer, tmp_path: Path
+) -> None:
+    sweep(optimizer, tmp_path / "all", {"a": range(9)}, made(1.0))
+    assert sweep(optimizer, tmp_path / "all", {"a": range(9)}, made(1.0), maximize=False).recalled == 9
+    sweep(optimizer, tmp_path / "best", {"a": range(9)}, made(1.0), keep=2)
+    with pytest.raises(JournalMismatch, match="maximize"):
+        sweep(optimizer, tmp_path / "best", {"a": range(9)}, made(1.0), keep=2, maximize=False)
+
+
+def test_a_run_of_another_kind_is_another_call(
+    optimizer: ParallelOptimizer, inline_session: Session, tmp_path: Path
+) -> None:
+    inline_session.map(made(1.0), [{"a": 1}], journal=tmp_path / "j", progress=False)
+    with pytest.raises(JournalMismatch, match="it was a run of kind 'map', and this is 'optimize'"):
+        sweep(optimizer, tmp_path / "j", [{"a": 1}], made(1.0))
 
 
 def test_the_source_matters_and_comments_do_not(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
@@ -321,6 +366,24 @@ def test_two_drivers_on_one_journal_are_refused(optimizer: ParallelOptimizer, tm
     assert Journal(journal).status().state == "finished"
 
 
+def test_who_writes_is_named_whoever_wrote_before(tmp_path: Path) -> None:
+    (tmp_path / "journal.lock").write_text("12345678901")
+    lock = Lock(tmp_path)
+    try:
+        with pytest.raises(JournalError, match=f"process {os.getpid()} is writing the one in"):
+            Lock(tmp_path)
+    finally:
+        lock.release()
+    Lock(tmp_path).release()
+
+
+def test_a_run_whose_process_number_is_anothers_now_was_killed() -> None:
+    pid, began = this_process()
+    assert state_now("running", pid, began) == "running"
+    assert state_now("running", pid, began - 60) == "killed"
+    assert state_now("finished", pid, began - 60) == "finished"
+
+
 def test_a_torn_last_record_costs_that_record_only(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
     """A kill leaves the write-ahead log behind; here its tail is cut off at each of some bytes."""
     journal = tmp_path / "j"
@@ -365,6 +428,15 @@ def test_what_is_no_journal_is_said(tmp_path: Path) -> None:
         Journal(tmp_path).status()
     with pytest.raises(JournalCorrupt, match="cannot be read"):
         _ = Journal(tmp_path).frame
+
+
+def test_a_journal_of_a_newer_format_is_left_alone(optimizer: ParallelOptimizer, tmp_path: Path) -> None:
+    sweep(optimizer, tmp_path, {"a": [1]}, made(1.0))
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    for look in (Journal(tmp_path).status, lambda: sweep(optimizer, tmp_path, {"a": [1]}, made(1.0))):
+        with pytest.raises(JournalError, match=r"written by a newer admf_dask \(format 99"):
+            look()
 
 
 ON_A_SMALL_DISK = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=300k none "$0" && exec "$@"']
@@ -442,6 +514,17 @@ def test_interrupted_runs_go_on(
     assert 0 < status.done < 50_000
 
 
+def test_the_best_of_all_sittings_is_told_in_the_direction_of_the_run(
+    optimizer: ParallelOptimizer, tmp_path: Path
+) -> None:
+    for maximize, best in ((True, 9), (False, 0)):
+        folder = tmp_path / str(maximize)
+        for values in (range(4, 6), range(10)):
+            sweep(optimizer, folder, {"a": values}, made(1.0), maximize=maximize)
+        status = Journal(folder).status()
+        assert (status.best_score, status.best_item) == (best, {"a": best})
+
+
 def test_seconds_and_attempts_are_recorded(inline_session: Session, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": str(tmp_path), "journal": tmp_path / "j", "progress": False}
     with warnings.catch_warnings():
@@ -451,6 +534,25 @@ def test_seconds_and_attempts_are_recorded(inline_session: Session, tmp_path: Pa
     assert [o.attempts for o in again] == [o.attempts for o in first] == [3, 1]
     assert [o.seconds for o in again] == [o.seconds for o in first]
     assert Journal(tmp_path / "j").frame["attempts"].tolist() == [3, 1]
+
+
+def test_attempts_are_told_of_what_is_done_beside_what_was_recalled(inline_session: Session, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": str(tmp_path), "journal": tmp_path / "j", "progress": False, "retries": 3}
+    inline_session.map(fault_work.fails_twice, [2], **options)
+    both = inline_session.map(fault_work.fails_twice, [2, 4, 5], **options)
+    assert [outcome.attempts for outcome in both] == [1, 1, 3]
+
+
+def test_what_finished_together_is_recorded_together_or_not_at_all(
+    optimizer: ParallelOptimizer, tmp_path: Path
+) -> None:
+    sweep(optimizer, tmp_path, {"a": range(3)}, made(1.0))
+    with contextlib.closing(store.connect(tmp_path, write=True)) as connection:
+        (stored,) = store.read_blocks(connection, 1)
+        unstorable: Any = replace(stored.block, worker=object())  # type: ignore[arg-type]
+        with pytest.raises(sqlite3.Error):
+            store.write_blocks(connection, 1, [(stored.block, stored.ranges), (unstorable, stored.ranges)])
+        assert len(list(store.read_blocks(connection, 1))) == 1
 
 
 def test_failures_are_a_table_too(inline_session: Session, tmp_path: Path) -> None:
