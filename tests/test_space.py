@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from admf_dask import Choice, FloatRange, IntRange, LogRange, ParameterSpace, SpaceError
-from admf_dask.space import Combinations, Conditional
+from admf_dask.space import Combinations, Conditional, sampling
 from admf_dask.space.constraints import parse
 
 values = st.one_of(
@@ -141,6 +141,8 @@ def test_a_function_that_raises_is_told_apart_from_a_rejection() -> None:
     assert allowed[1:].tolist() == [True, False, False]
     assert [(index, type(error)) for index, error in broken] == [(0, ZeroDivisionError)]
     assert space.describe_rejection(2) == "the constraint '<lambda>'"
+    guarded = ParameterSpace({"a": range(4)}, constraints=["a > 0", lambda p: 2 / p["a"] > 1])
+    assert guarded.mask(0, 4)[1] == [], "what one constraint has rejected the next is not asked about"
 
 
 def test_expressions_pickle_as_their_text() -> None:
@@ -159,6 +161,7 @@ def test_expressions_pickle_as_their_text() -> None:
         (LogRange(1, 10, 5, integer=True), [1, 2, 3, 6, 10]),
         (Choice(["x", None, 3]), ["x", None, 3]),
         (np.array([1, 2]), [1, 2]),
+        ([True, 1, 0, False], [True, 1, 0, False]),
     ],
 )
 def test_axes_hold_what_they_say(axis: Any, expected: list[Any]) -> None:
@@ -262,6 +265,12 @@ def test_a_sample_is_distinct_inside_allowed_and_the_same_for_its_seed(count: in
     assert found == [tuple(params.values()) for params in space.sample(count, seed=seed)]
     assert sample.rows(0, count) == list(sample)
     assert [space[position] for position in sample.positions] == list(sample)
+
+
+def test_a_sample_by_trial_is_distinct_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "ENUMERABLE", 0)
+    sample = ParameterSpace({"a": range(20), "b": range(20)}, constraints=["a < b"]).sample(150, seed=1)
+    assert len({tuple(params.values()) for params in sample}) == 150
 
 
 def test_a_sample_of_everything_is_everything() -> None:
