@@ -123,20 +123,37 @@ def test_results_are_in_item_order_and_all_threads_work() -> None:
     pool.stop()
 
 
-def test_the_first_error_is_raised_and_the_rest_is_left_out() -> None:
-    begun = []
+@pytest.mark.parametrize("second", ["returns", "fails"])
+def test_the_first_error_is_raised_and_the_rest_is_left_out(second: str) -> None:
+    begun, first, gate = [], [], threading.Barrier(2)
 
     def fail(x: int) -> int:
         begun.append(x)
-        if x == 5:
-            raise LookupError("five")
+        gate.wait(30)
+        if x == 0:
+            first.append(threading.get_ident())
+            raise LookupError("the first")
+        while not first or "_help" in calls_of(first[0]):
+            pass
+        if second == "fails":
+            raise LookupError("the second")
         return x
 
     with ThreadPool(2) as pool:
-        with pytest.raises(LookupError, match="five"):
+        with pytest.raises(LookupError, match="the first"):
             pool.map(fail, range(10_000))
-        assert len(begun) < 10_000
+        assert sorted(begun) == [0, 1]
         assert pool.map(operator.neg, [1]) == [-1], "the pool goes on"
+
+
+def calls_of(thread: int) -> set[str]:
+    """The functions that a thread is in."""
+    frame = sys._current_frames().get(thread)
+    names = set()
+    while frame is not None:
+        names.add(frame.f_code.co_name)
+        frame = frame.f_back
+    return names
 
 
 def test_nested_and_concurrent_maps_do_not_wait_for_each_other() -> None:
@@ -244,6 +261,31 @@ def test_results_are_waited_for_in_time(monkeypatch: pytest.MonkeyPatch) -> None
     queue.process_tasks()
     waiter.join(30)
     assert found == [1]
+
+
+def test_a_result_is_waited_for_while_its_task_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "PATIENCE_SECONDS", 0.02)
+    queue, begun, ends = TaskQueue(), threading.Event(), threading.Event()
+    queue.add_task("long", lambda: begun.set() or ends.wait(60))
+    worker, end = threading.Thread(target=queue.process_tasks), threading.Timer(0.2, ends.set)
+    worker.start()
+    begun.wait(60)
+    end.start()
+    assert queue.get_result("long") is True
+    end.join()
+    worker.join()
+
+
+def test_ctrl_c_in_a_task_ends_the_processing() -> None:
+    queue = TaskQueue()
+    queue.add_task("stop", work.act, "keyboard interrupt")
+    queue.add_task("later", abs, -1)
+    with pytest.raises(KeyboardInterrupt):
+        queue.process_tasks()
+    with pytest.raises(KeyboardInterrupt):
+        queue.get_result("stop")
+    assert len(queue) == 1
+    assert queue.process_tasks() == 1
 
 
 def test_tasks_may_add_tasks_and_process_them() -> None:
