@@ -92,6 +92,13 @@ def test_each_fault_has_its_error(run: Any, fault: str) -> None:
         assert peak is None if run is COLD else 2**20 < peak < 2**30
 
 
+@pytest.mark.parametrize(("given", "code"), [("no more", 1), (None, 0), (7, 7)])
+def test_who_leaves_says_so_with_the_code_that_any_process_would_have(given: Any, code: int) -> None:
+    with pytest.raises(WorkerDied, match=f"ended with exit code {code} without an answer") as caught:
+        run_isolated_process(sys.exit, given)
+    assert caught.value.exit_code == code
+
+
 def test_an_error_keeps_its_type_and_has_the_remote_traceback_as_its_cause() -> None:
     with pytest.raises(ValueError, match="invalid literal") as caught:
         run_isolated_process(work.act, "raise")
@@ -117,7 +124,16 @@ def test_a_memory_limit_is_enforced_with_figures(run: Any, fault: str) -> None:
     assert run.options(memory_limit="400MB")(work.act, 5) == 5
 
 
-def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
+def test_what_a_child_started_counts_for_its_memory() -> None:
+    def start_and_let_it_grow() -> int:
+        code = "held = b'x' * 400_000_000; import time; time.sleep(600)"
+        return subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+    with pytest.raises(WorkerDied, match=r"outgrew memory_limit=286 MiB \(it had \d+ MiB\)"):
+        run_isolated_process.options(memory_limit="300MB", timeout=40)(start_and_let_it_grow)
+
+
+def test_what_a_child_started_ends_with_it(run: Any, tmp_path: Path) -> None:
     def start_and_leave(folder: str) -> int:
         return subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid
 
@@ -126,10 +142,10 @@ def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
         Path(tmp_path, "grandchild").write_text(str(child.pid))
         time.sleep(600)
 
-    left = run_isolated_process(start_and_leave, str(tmp_path))
+    left = run(start_and_leave, str(tmp_path))
     assert gone(left)
     with pytest.raises(TaskTimeout):
-        run_isolated_process.options(timeout=1)(start_and_hang)
+        run.options(timeout=1)(start_and_hang)
     assert gone(int(Path(tmp_path, "grandchild").read_text()))
 
 
@@ -307,6 +323,23 @@ def test_the_child_ends_with_its_caller(tmp_path: Path, sign: signal.Signals) ->
     assert gone(child)
     if sign is signal.SIGINT:
         assert (out, err) == ("interrupted\n", "")
+
+
+def test_a_fork_of_the_caller_has_a_server_of_its_own(tmp_path: Path) -> None:
+    body = """
+    import os
+    from admf_dask import run_isolated_process
+    server = run_isolated_process(os.getppid)
+    fork = os.fork()
+    if not fork:
+        print(run_isolated_process(os.getppid) != server, flush=True)
+        run_isolated_process.close()
+        os._exit(0)
+    os.waitpid(fork, 0)
+    print(run_isolated_process(os.getppid) == server)
+    """
+    with script(body, tmp_path) as process:
+        assert process.communicate(timeout=60) == ("True\nTrue\n", "")
 
 
 def test_misuse_is_answered_with_the_line_that_was_meant() -> None:
