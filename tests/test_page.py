@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,14 @@ def test_the_heatmap_is_that_of_a_group_by() -> None:
     assert best == (SPACE[at]["fast"], ["a", "b"].index(SPACE[at]["kind"]))
 
 
+def test_the_best_cell_of_a_minimised_run_is_the_lowest() -> None:
+    # Items 0, 3 and 5 are (fast 0) of kinds a, b and b.
+    finished = BlockFinished("f" * 32, block([0, 3, 5], [2.0, -1.0, 4.0]), 101.0)
+    surface = RunView.of(whole([replace(started(), maximize=False), finished])).surface("fast", "kind", "best")
+    assert (surface.values[0, 0], surface.values[1, 0]) == (2.0, -1.0)
+    assert surface.best == (1, 0)
+
+
 def test_a_long_axis_shares_cells_in_order() -> None:
     side = Side.of("x", list(np.geomspace(1, 1000, 500)))
     codes = side.codes(np.geomspace(1, 1000, 500))
@@ -212,7 +221,8 @@ def test_whatever_a_user_writes_is_escaped() -> None:
         words.machine(workers, {"f" * 32: view}), words.slowest(view, workers), words.all_runs([view]),
         words.all_failures(view), words.trace(evil),
     ]  # fmt: skip
-    for text in shown:
+    named = RunView.of(whole([started(2)], [evil, "b"]))
+    for text in [*shown, words.symbols(named, [])]:
         assert "<script" not in text
         assert "&lt;script" in text
 
