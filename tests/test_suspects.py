@@ -75,6 +75,7 @@ def test_the_second_death_of_the_same_item_is_its_own_fault() -> None:
 def test_without_a_black_box_halving_finds_the_item(killer: int) -> None:
     suspects = Suspects()
     suspects.worker_died((0, 8), None, alone=False)
+    assert list(suspects.waiting) == [(0, 8)], "nothing is said against it yet: it may have been killed from outside"
     innocent: set[int] = set()
     for _ in range(20):
         span = suspects.next()
