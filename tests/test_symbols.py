@@ -56,6 +56,23 @@ def test_results_come_in_the_order_given_and_a_repeated_symbol_once(any_session:
         _ = results["AAPLE"]
 
 
+def test_the_largest_is_begun_first_and_a_repeated_symbol_once(inline_session: Session, folder: Path) -> None:
+    done: list[str] = []
+
+    def note(symbol: str, frame: pd.DataFrame) -> int:
+        done.append(symbol)
+        return len(frame)
+
+    data = {"A": work.prices(3), "B": work.prices(300), "C": work.prices(30)}
+    processor = ParallelDataProcessor(session=inline_session)
+    results = processor.process_symbols(["A", "B", "A", "C", "B"], note, data=data, progress=False)
+    assert done == ["B", "C", "A"]
+    assert list(results.items()) == [("A", 3), ("B", 300), ("C", 30)]
+    done.clear()
+    processor.process_symbols(["AAA", "DDD", "BBB", "CCC"], note, data=folder, progress=False)
+    assert done == ["DDD", "CCC", "BBB", "AAA"]
+
+
 def test_frames_come_from_a_mapping_a_folder_or_a_pattern(any_session: Session, folder: Path) -> None:
     processor = ParallelDataProcessor(session=any_session)
     mapping = {"X": work.prices(3), "Y": work.prices(4)}
