@@ -155,6 +155,13 @@ def draws_in_all_ways(item: int) -> tuple[float, float]:
     return random.random(), float(np.random.rand())
 
 
+def draws_before_and_after(item: int) -> tuple[float, float, float, float]:
+    """As `draws_in_all_ways`, twice, with a pause in which another thread may go on."""
+    first = draws_in_all_ways(item)
+    time.sleep(0.005)
+    return (*first, *draws_in_all_ways(item))
+
+
 def draws_while_dask_measures(item: int) -> tuple[float, float]:
     """As `draws_in_all_ways`; meanwhile the event loop of the process looks at a message, as it does at any time."""
     sizeof({number: number for number in range(1_000)})

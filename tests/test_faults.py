@@ -409,6 +409,13 @@ def test_chance_does_not_depend_on_chunks(any_session: Session, drawn: Any, size
     assert any_session.map(work.draws_in_all_ways, range(60), seed=7, progress=False).values() == drawn[1]
 
 
+def test_items_that_share_the_state_of_chance_do_not_meet(thread_session: Session, inline_session: Session) -> None:
+    """Each draws twice, and others would draw in between."""
+    given: dict[str, Any] = {"seed": 11, "progress": False}
+    expected = inline_session.map(work.draws_before_and_after, range(20), **given).values()
+    assert thread_session.map(work.draws_before_and_after, range(20), **given).values() == expected
+
+
 @pytest.mark.cluster
 def test_chance_does_not_depend_on_workers_retries_deaths_and_resuming(
     drawn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
