@@ -56,9 +56,9 @@ PRIVATE = [
 """What must not be in a committed output, and what stands there instead."""
 
 VARYING = [
-    (re.compile(r"\d[\d,.]* ?(?:ns|µs|ms|s|min|h)\b(?: \d+ (?:s|min)\b)?"), "N s"),
-    (re.compile(r"\d[\d,.]*(?= ?/ ?s\b)"), "N"),
-    (re.compile(r"\d[\d,.]* ?(?:B|KiB|MiB|GiB|kB|MB|GB)\b"), "N B"),
+    (re.compile(r"\d+ (?:m \d+ s|h \d+ m|d \d+ h)\b|\d[\d,.]* ?(?:ns|µs|ms|s|min|h)\b(?: \d+ (?:s|min)\b)?"), "N s"),
+    (re.compile(r"\d[\d,.]* ?/ ?(?:s|min)\b"), "N/s"),
+    (re.compile(r"\d[\d,.]* ?(?:B|KiB|MiB|GiB|TiB|kB|MB|GB)\b"), "N B"),
 ]
 """What differs between two executions wherever it stands."""
 

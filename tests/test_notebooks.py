@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from admf_dask.text import format_rate, format_seconds
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SOURCES = sorted(FOLDER.glob("[0-9]_*.py"))
@@ -102,11 +105,18 @@ def test_a_comparison_sees_another_source_and_a_missing_output(build: Any, commi
     assert build.differences(committed, changed) != []
 
 
+DURATIONS = itertools.pairwise((2e-4, 0.05, 1.5, 59.9, 62.0, 3_900.0, 200_000.0))
+RATES = itertools.pairwise((0.05, 1.5, 165.0, 12_345.0))
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
         ("finished in 1.2 s, 165/s", "finished in 981 ms, 1,203/s", True),
         ("finished in 1 min 2 s", "finished in 3 min 11 s", True),
+        # All that a duration and a rate can read like.
+        *((f"took {format_seconds(one)}", f"took {format_seconds(other)}", True) for one, other in DURATIONS),
+        *((f"at {format_rate(one)}, best 1", f"at {format_rate(other)}, best 1", True) for one, other in RATES),
         ("it had 999 MiB", "it had 1.1 GiB", True),  # a process that is stopped while it grows
         ("used 61 MiB", "used 62 MiB", True),
         ("16 ok, 0 failed", "15 ok, 1 failed", False),
