@@ -6,6 +6,7 @@ import _thread
 import itertools
 import math
 import threading
+from pathlib import Path
 from typing import Any
 
 import cluster_work as work
@@ -26,7 +27,10 @@ from admf_dask import (
     batch_objective,
 )
 from admf_dask.events import BlockFinished, Event, RunFinished, RunStarted
-from admf_dask.runtime import FailedItemsWarning, ScoreEvaluator
+from admf_dask.optimize import collect
+from admf_dask.optimize.result import _write
+from admf_dask.outcomes import Block, FailedItem, Failure
+from admf_dask.runtime import FailedItemsWarning, Keep, ScoreEvaluator
 from admf_dask.runtime.score import MOST_ROWS
 
 SPACE = ParameterSpace({"fast": range(2, 22), "slow": range(5, 55, 5)}, constraints=["fast < slow"])
@@ -166,6 +170,46 @@ def test_a_constraint_that_raises_fails_that_combination(any_session: Session) -
     ("returned", "words"),
     [(None, "did it end without `return`"), ("high", "it returned 'high'"), ({}, "empty mapping")],
 )
+def gathered(start: int, scores: Any, failed: int = 0, name: str = "score") -> Block:
+    """A block of `scores`, and of failures after them."""
+    n = len(scores)
+    lost = [FailedItem(start + n + k, 0.0, Failure("error", "ValueError", "no", "")) for k in range(failed)]
+    return Block(
+        start=start, stop=start + n + failed, indices=np.arange(start, start + n), columns={name: np.asarray(scores, float)},
+        payload=None, seconds=np.ones(n, np.float32), failures=tuple(lost), evaluated=n + failed, rejected=0, busy=1.0,
+        worker="w", failed=failed,
+    )  # fmt: skip
+
+
+def test_the_driver_holds_little_more_than_what_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "FAILURES_KEPT", 3)
+    collector = collect.Collector(Keep("score", count=5))
+    scores = np.random.default_rng(2).normal(size=600_000)
+    for low in range(0, len(scores), 20_000):
+        collector.add(gathered(low, scores[low : low + 20_000], failed=2))
+        assert sum(len(table.indices) for table in collector._tables) <= 120_020
+    assert collector.table().indices.tolist() == sorted(np.argsort(scores)[-5:].tolist())
+    assert (collector.failed, len(collector.failures)) == (60, 3)
+
+
+def test_numbers_are_named_alike_in_all_chunks() -> None:
+    collector = collect.Collector(Keep())
+    collector.add(gathered(0, [1.0]))
+    with pytest.raises(TaskError, match="one chunk returned 'score' and another 'sharpe'"):
+        collector.add(gathered(1, [1.0], name="sharpe"))
+
+
+def test_a_table_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
+    def fails_half_way(path: Path) -> None:
+        path.write_text("half")
+        raise OSError("no room")
+
+    (tmp_path / "results.csv").write_text("the last one")
+    with pytest.raises(OSError, match="no room"):
+        _write(tmp_path / "results.csv", fails_half_way)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"results.csv": "the last one"}
+
+
 def test_what_is_no_score_fails_with_the_rule(inline_session: Session, returned: Any, words: str) -> None:
     with pytest.raises(TaskError, match=words):
         optimize(inline_session, {"a": [1, 2]}, lambda params: returned)
