@@ -156,6 +156,22 @@ def calls_of(thread: int) -> set[str]:
     return names
 
 
+def test_stopping_a_pool_lets_what_is_under_way_finish() -> None:
+    pool, both, ends, stopped = ThreadPool(2).start(), threading.Barrier(3), threading.Event(), threading.Event()
+    found: list[list[bool]] = []
+    caller = threading.Thread(target=lambda: found.append(pool.map(lambda _: (both.wait(60), ends.wait(60))[1], "ab")))
+    stopper = threading.Thread(target=lambda: (pool.stop(), stopped.set()))
+    caller.start()
+    both.wait(60)
+    stopper.start()
+    assert not stopped.wait(0.1), "that it goes on to wait can only be waited for"
+    ends.set()
+    stopper.join(60)
+    caller.join(60)
+    assert found == [[True, True]]
+    assert not pool.running
+
+
 def test_nested_and_concurrent_maps_do_not_wait_for_each_other() -> None:
     with ThreadPool(2) as pool:
 

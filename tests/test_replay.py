@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from pathlib import Path
 from typing import Any
 
 import cluster_work
@@ -51,6 +52,18 @@ def test_chance_with_a_seed_agrees_and_without_does_not(any_session: Session) ->
     assert any_session.map(work.draws, range(8), seed=1, progress=False).replay(3).agrees
     assert not any_session.map(work.draws_in_all_ways, range(8), progress=False).audit(4).agrees
     assert not any_session.map(_now, range(2), progress=False).replay(0).agrees
+
+
+def test_a_value_that_reads_like_an_error_is_none(inline_session: Session, tmp_path: Path) -> None:
+    def changes(mark: str) -> str:
+        if Path(mark).exists():
+            raise ValueError("no")
+        Path(mark).touch()
+        return "ValueError: no"
+
+    replayed = inline_session.map(changes, [str(tmp_path / "mark")], progress=False).replay(0)
+    assert replayed.before == replayed.now == "ValueError: no"
+    assert not replayed.agrees
 
 
 def _now(_: int) -> float:

@@ -58,6 +58,11 @@ def test_it_is_a_mapping(any_session: Session) -> None:
     with pytest.raises(ZeroDivisionError):
         ours.compute("x", lambda value: 1 // 0)
     assert len(ours) == 0
+    # Unlike a dict it tells these apart, so they cannot go through one.
+    for key in (1, 1.0, True):
+        ours[key] = type(key).__name__
+    assert [ours[key] for key in (1, 1.0, True)] == ["int", "float", "bool"]
+    assert len(ours) == 3
 
 
 def test_misuse_is_told() -> None:
