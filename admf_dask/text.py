@@ -48,7 +48,7 @@ def parse_bytes(text: str | int) -> int:
 def format_seconds(seconds: float) -> str:
     """A duration as a person says it: `'45 ms'`, `'12.3 s'`, `'2 m 40 s'`, `'3 h 05 m'`, `'2 d 04 h'`."""
     if seconds < 0.0995:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 else f"{seconds * 1e6:.0f} µs"
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0009995 else f"{seconds * 1e6:.0f} µs"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
