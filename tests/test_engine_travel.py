@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pandas as pd
 import pytest
 
+import admf_dask
 from admf_dask import backtest_objective, datasets
 from admf_dask.engine import FrameDataHandler, Prices
 from admf_dask.engine.times import Times
 from admf_dask.identity import content_key
 from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.forkserver import METHOD
 from admf_dask.runtime.pack import pack_evaluator
 from admf_dask.runtime.shared import SharedStore
 
@@ -119,6 +124,88 @@ def test_a_process_that_only_runs_kernels_loads_neither_pandas_nor_a_compiler(
     assert heavy == []
     here = objective({name: np.array(values) for name, values in columns.items()})
     assert equity == here["final_equity"].tolist()
+
+
+WALK = """
+import numpy as np
+from admf_dask.engine.kernels import NO_NOTES, NO_TAPE, walk
+closes, targets, out = np.array([10.0, 11.0, 12.0, 13.0]), np.array([1, 0, 1, 1], np.int8), np.empty(7)
+walk(closes, closes, targets, (True, 0.001, 0.01, 1e6, 0.0, 252.0), NO_TAPE, out, NO_NOTES)
+print(out[3], sum(walk.stats.cache_hits.values()))
+"""
+
+
+def test_compiled_code_is_made_anew_when_a_rule_changes(tmp_path: Path) -> None:
+    package = Path(admf_dask.__file__).parent
+    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    rules = tmp_path / package.name / "engine" / "rules.py"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def walked() -> tuple[float, int]:
+        argv = [sys.executable, "-c", WALK]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+        equity, hits = done.stdout.split()
+        return float(equity), int(hits)
+
+    def by_hand(slippage: float) -> float:
+        # Bought at 11, sold at 12, bought at 13, which is the last close.
+        units = 1e6 / (11 * (1 + slippage) * 1.001)
+        return float(units * 12 * (1 - slippage) * 0.999 / (13 * (1 + slippage) * 1.001) * 13)
+
+    assert walked() == (pytest.approx(by_hand(0.01)), 0)
+    assert walked() == (pytest.approx(by_hand(0.01)), 1)
+    before = rules.stat()
+    rules.write_text(rules.read_text().replace("side * slippage", "2 * side * slippage"))
+    os.utime(rules, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert walked() == (pytest.approx(by_hand(0.02)), 0)
+
+
+def test_where_no_folder_can_be_written_each_process_compiles_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from admf_dask.engine.compiled import compiled
+
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    assert compiled(_twice)(21) == 42
+
+
+def _twice(value: int) -> int:
+    return 2 * value
+
+
+SERVED = """
+import sys
+{imports}
+from admf_dask import Session, datasets
+
+def look(item):
+    return [name in sys.modules for name in ("numba", "pandas")]
+
+if __name__ == "__main__":
+    datasets.load_prices("FB")
+    with Session(workers=1, dashboard=None, security="none") as session:
+        print(session.map(look, [1], progress=False).values())
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(METHOD != "forkserver", reason="workers are not forked here")
+@pytest.mark.parametrize(
+    ("imports", "loaded"),
+    [
+        ("", [False, True]),
+        ("from admf_dask import backtest_objective", [True, False]),
+        ("from admf_dask import backtest_objective\nfrom pandas import Series", [True, True]),
+    ],
+)
+def test_workers_have_loaded_what_a_backtest_needs_where_one_was_prepared(
+    imports: str, loaded: list[bool], tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(SERVED.format(imports=imports))
+    path = f"{Path(admf_dask.__file__).parent.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.stdout.strip() == str([loaded])
 
 
 def test_a_function_is_shared_once_whatever_the_items() -> None:

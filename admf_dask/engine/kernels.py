@@ -10,8 +10,7 @@ Compiled functions make no array, for the sake of `compiled`; what they work in 
 Imported only where a backtest runs, because numba takes half a second to load. The compiled code is cached on disk, beside
 this file or, where that is not writable, in numba's folder of the user.
 
-One module, and longer than others, because code on the disk is made anew only when the file of its function has changed, not when
-that of a function it calls has.
+One module, and longer than others: its functions become part of each other, and all of them must be known before one is called.
 """
 
 from __future__ import annotations
