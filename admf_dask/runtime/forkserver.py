@@ -18,6 +18,7 @@ import tempfile
 import threading
 from multiprocessing import forkserver
 from pathlib import Path
+from types import ModuleType
 
 from admf_dask.runtime.leases import new_folder
 
@@ -26,6 +27,9 @@ METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 _ALWAYS = ["admf_dask.runtime.warm"]
 _IF_USED = ["pandas", "pyarrow.parquet", "numba"]
 """Loaded where this process has them: then what it sends to workers will need them too."""
+_FOR_BACKTESTS = ["admf_dask.engine", "numba"]
+"""Instead of those, where this process has the engine: its kernels need no pandas, which takes 35 MB."""
+_AMONG_THEMSELVES = ("pandas", "pyarrow")
 _LONGEST = 107 - len("/listener-12345678")
 """Bytes of the path of a folder in which a socket of multiprocessing's can be made."""
 _starting = threading.Lock()
@@ -38,9 +42,23 @@ def start_server() -> None:
     with _starting:
         if server_pid() is None:
             context = multiprocessing.get_context(METHOD)
-            context.set_forkserver_preload([*(name for name in _IF_USED if name in sys.modules), *_ALWAYS])
+            context.set_forkserver_preload([*_preloads(), *_ALWAYS])
             _choose_folder()
         forkserver.ensure_running()
+
+
+def _preloads() -> list[str]:
+    used = [name for name in _IF_USED if name in sys.modules]
+    if _FOR_BACKTESTS[0] not in sys.modules:
+        return used
+    return _FOR_BACKTESTS + (used if "pandas" in used and _named_by_others(sys.modules["pandas"]) else [])
+
+
+def _named_by_others(package: ModuleType) -> bool:
+    """Whether a module of somebody else has imported something of it by name, which is what a worker does too that imports it."""
+    public = {id(package), *(id(getattr(package, name, package)) for name in package.__all__)}
+    others = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] not in _AMONG_THEMSELVES]
+    return any(not public.isdisjoint(map(id, list(getattr(module, "__dict__", {}).values()))) for module in others)
 
 
 def _choose_folder() -> None:
