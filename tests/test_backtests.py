@@ -337,8 +337,9 @@ def test_bars_that_cannot_be_are_named_through_every_face(
     with pytest.raises(DataError, match=BAD[change]):
         backtest_objective("sma_crossover", bad)
     bad.to_csv(tmp_path / "x.csv", index_label="date")
+    source: dict[str, Any] = {"file": str(tmp_path / "x.csv")}
     configs = {
-        "data": {"XYZ": {"file": str(tmp_path / "x.csv")}},
+        "data": {"XYZ": source},
         "configs": [{"class": "buy_and_hold", "symbol": "XYZ"}],
     }
     (tmp_path / "b.yaml").write_text(yaml.safe_dump(configs))
@@ -353,14 +354,18 @@ def test_bars_that_cannot_be_are_named_through_every_face(
         "--out",
         str(tmp_path / "out"),
     ]
-    if change == "unsorted":
-        # A file is read by ascending date, whatever the order of its rows.
-        assert main(argv) == 0
-        return
     assert main(argv) == 2
     said = capsys.readouterr().err
-    assert "x.csv has no column 'close'" in said if change == "no close" else "XYZ" in said
-    assert change == "no close" or re.search(BAD[change], said), said
+    assert "XYZ: " in said
+    words = {
+        "no close": r"x\.csv has no column 'close'",
+        "unsorted": r"rows of x\.csv .* newest first: row 1 .*`sort: true`",
+    }
+    assert re.search(words.get(change, BAD[change]), said), said
+    if change == "unsorted":
+        source["sort"] = True
+        (tmp_path / "b.yaml").write_text(yaml.safe_dump(configs))
+        assert main(argv) == 0
 
 
 def test_too_few_bars_for_a_window_is_a_backtest_that_never_trades(inline_session: Session) -> None:

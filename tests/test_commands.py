@@ -105,7 +105,7 @@ def test_quiet_prints_only_where_the_results_are(tmp_path: Path, capsys: pytest.
         (("fast < slow", "fast < slo"), "did you mean 'slow'"),
         (("low: 2, high: 12", "low: 200, high: 12"), "`low <= high` must hold for axis 'fast'"),
         (("commission: 0.001", "comission: 0.001"), "did you mean 'commission'"),
-        (("data: {symbol: FB}", "data: {symbol: FB, file: none.csv}"), "none.csv of FB does not exist"),
+        (("data: {symbol: FB}", "data: {symbol: FB, file: none.csv}"), "none.csv cannot be read: "),
         (("data: {symbol: FB}", "data: {symbol: FB, start: '2030-01-01'}"), "there are no prices of FB between"),
         (("data: {symbol: FB}", "data: {symbol: FB}\nobjective: sharp"), "did you mean 'sharpe_ratio'"),
     ],
@@ -151,7 +151,7 @@ def test_random_search_takes_a_sample(tmp_path: Path) -> None:
 def test_a_csv_with_one_price_column(tmp_path: Path) -> None:
     frame = pd.DataFrame({"date": ["2020-01-02", "2020-01-01"], "close": [2.0, 1.0]})
     frame.to_csv(tmp_path / "x.csv", index=False)
-    text = OURS.replace("{symbol: FB}", "{symbol: X, file: x.csv}")
+    text = OURS.replace("{symbol: FB}", "{symbol: X, file: x.csv, sort: true}")
     prices = load_study(write(tmp_path, text)).data.load()
     assert prices["open"].tolist() == [1.0, 2.0]
     frame.drop(columns="close").to_csv(tmp_path / "x.csv", index=False)

@@ -24,6 +24,7 @@ from admf_dask.engine import (
     register_strategy,
     run_compiled,
 )
+from admf_dask.study.data import PriceSource
 
 
 def frame(closes: list[float], start: str = "2020-01-01", freq: str = "D") -> pd.DataFrame:
@@ -147,6 +148,34 @@ def test_files_are_read_with_their_own_columns_and_dates(tmp_path: Path) -> None
         FrameDataHandler.from_csv(tmp_path / "none.csv")
     with pytest.raises(DataError, match="the dates in column 'day'"):
         FrameDataHandler.from_csv(tmp_path / "ABC.csv", **{**options, "date_format": "%Y"})
+
+
+def test_rows_in_another_order_are_named_and_sorted_where_that_is_asked_for(tmp_path: Path) -> None:
+    bars = frame([1.0, 2.0, 3.0, 4.0])
+    path = tmp_path / "ABC.csv"
+    for rows, words in (
+        ([3, 2, 1, 0], r"ABC: the rows of ABC.csv .* but they are newest first: row 1 .*write sort=True"),
+        ([0, 2, 1, 3], r"ABC: the rows of ABC.csv .* time, but row 2 \(.*\) follows .*write sort=True"),
+    ):
+        bars.iloc[rows].to_csv(path, index_label="date")
+        with pytest.raises(DataError, match=words):
+            FrameDataHandler.from_csv(path)
+        assert FrameDataHandler.from_csv(path, sort=True).prices().close.tolist() == [1.0, 2.0, 3.0, 4.0]
+        bars.iloc[rows].to_parquet(tmp_path / "ABC.parquet")
+        with pytest.raises(DataError, match=r"the rows of ABC\.parquet"):
+            FrameDataHandler.from_parquet(tmp_path / "ABC.parquet")
+        assert len(FrameDataHandler.from_parquet(tmp_path / "ABC.parquet", sort=True).prices()) == 4
+        with pytest.raises(DataError, match=r"X: the rows of ABC.csv"):
+            PriceSource("X", str(path)).load()
+        assert PriceSource("X", str(path), sort=True).load()["close"].tolist() == [1.0, 2.0, 3.0, 4.0]
+    bars.iloc[[0, 1, 1, 2]].to_csv(path, index_label="date")
+    with pytest.raises(DataError, match=r"ABC: .* row 2 \(.*\) follows .*; keep one of them: "):
+        FrameDataHandler.from_csv(path, sort=True)
+    path.write_text("date,open,high,low,close\n2024-01-01,1,1,1,1\n,1,1,1,1\n")
+    with pytest.raises(DataError, match=r"ABC: ABC\.csv has no time in row 1"):
+        FrameDataHandler.from_csv(path)
+    with pytest.raises(DataError, match="sort must be true or false, but is 'yes'"):
+        FrameDataHandler.from_csv(path, sort="yes")
 
 
 def test_bad_prices_are_named_with_symbol_and_row() -> None:

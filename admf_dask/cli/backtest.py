@@ -1,6 +1,6 @@
 """`admf-dask backtest CONFIGS.yaml`: the backtests of a file, printed and saved.
 
-data: {AAPL: null, X: {file: x.csv, date_column: day}}   # null: prices that are installed; left out: all of those named below
+data: {AAPL: null, X: {file: x.csv, date_column: day, sort: true}}   # null: installed prices; left out: all of those named below
 configs:
 - {class: sma_crossover, parameters: {fast: 10, slow: 50}, symbol: AAPL, commission: 0.001}
 parallel: {mode: process}
@@ -34,7 +34,7 @@ from admf_dask.text import did_you_mean, format_count
 from admf_dask.yamlfile import read_yaml
 
 _KEYS = ("configs", "data", "parallel", "rename")
-_SOURCE = ("file", "date_column", "date_format", "price_column", "start", "end")
+_SOURCE = ("file", "date_column", "date_format", "price_column", "sort", "start", "end")
 _SHOWN = ["sharpe_ratio", "final_equity", "max_drawdown", "n_trades", "engine"]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.engine.events import BarEvent
+from admf_dask.engine.files import read_bars
 from admf_dask.engine.prices import Prices, read_prices
 from admf_dask.errors import DataError
 from admf_dask.text import did_you_mean, join_words
@@ -58,13 +59,25 @@ class FrameDataHandler:
 
     @classmethod
     def from_csv(cls, path: Any, symbol: str = "", **options: Any) -> Self:
-        """From a CSV file: `columns={"Px Last": "close"}`, `date_column="day"`, `date_format="%d.%m.%Y"`, `tz="UTC"`."""
-        return cls({symbol or _stem(path): _read(path, "csv", **options)})
+        """From a CSV file: `columns={"Px Last": "close"}`, `date_column="day"`, `date_format="%d.%m.%Y"`, `tz="UTC"`.
+
+        Raises DataError naming symbol, file and row. Rows that are not in the order of time are an error; `sort=True` sorts them.
+        """
+        return cls._from_file(path, symbol, False, options)
 
     @classmethod
     def from_parquet(cls, path: Any, symbol: str = "", **options: Any) -> Self:
         """From a Parquet file, with the options of `from_csv`."""
-        return cls({symbol or _stem(path): _read(path, "parquet", **options)})
+        return cls._from_file(path, symbol, True, options)
+
+    @classmethod
+    def _from_file(cls, path: Any, symbol: str, parquet: bool, options: dict[str, Any]) -> Self:
+        symbol = symbol or str(os.path.splitext(os.path.basename(os.fspath(path)))[0])
+        try:
+            return cls({symbol: read_bars(path, parquet=parquet, **options)})
+        except DataError as error:
+            said = str(error)
+            raise DataError(said if said.startswith(f"{symbol}: ") else f"{symbol}: {said}") from error.__cause__
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -209,39 +222,3 @@ def _merge(prices: list[Prices]) -> tuple[Any, Any]:
             f"bars of several symbols are merged by time, so their indices must be comparable: {error}"
         ) from error
     return which[order], at[order]
-
-
-def _stem(path: Any) -> str:
-    return str(os.path.splitext(os.path.basename(os.fspath(path)))[0])
-
-
-def _read(
-    path: Any,
-    kind: str,
-    *,
-    columns: Mapping[str, str] | None = None,
-    date_column: str | None = None,
-    date_format: str | None = None,
-    tz: str | None = None,
-) -> Any:
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"the bars in {path} cannot be read: {error}") from error
-    table = table.rename(columns=dict(columns or {}))
-    if date_column is None and kind == "csv":
-        date_column = next(
-            (name for name in table.columns if str(name).lower() in ("date", "time", "datetime", "timestamp")), None
-        )
-    if date_column is None:
-        return table
-    if date_column not in table.columns:
-        raise DataError(f"{path} has no column {date_column!r}{did_you_mean(date_column, map(str, table.columns))}")
-    try:
-        times = pd.to_datetime(table[date_column], format=date_format)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"the dates in column {date_column!r} of {path} cannot be read: {error}") from error
-    table = table.drop(columns=date_column).set_index(pd.DatetimeIndex(times, name=date_column))
-    return table.tz_localize(tz) if tz else table

@@ -70,9 +70,11 @@ def _read(table: Any, symbol: str) -> Prices:
         raise DataError("prices must have at least one row, but the table is empty")
     if not table.index.is_monotonic_increasing or not table.index.is_unique:
         at = next(i for i in range(1, len(table)) if not table.index[i] > table.index[i - 1])
+        again = table.index[at] == table.index[at - 1]
+        cure = "keep one of them: prices[~prices.index.duplicated()]" if again else "write prices.sort_index()"
         raise DataError(
             f"the index of prices must be ascending without repeats, but row {at} ({table.index[at]}) follows "
-            f"{table.index[at - 1]}; write prices.sort_index() and drop duplicates"
+            f"{table.index[at - 1]}; {cure}"
         )
     columns = (arrays["open"], arrays["high"], arrays["low"], arrays["close"])
     return Prices(*columns, Times(table.index), _periods_per_year(table.index), symbol)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from admf_dask import datasets
+from admf_dask.engine.files import read_bars
 from admf_dask.errors import DataError
 from admf_dask.text import did_you_mean
 
@@ -26,11 +27,13 @@ class PriceSource:
     date_format: str | None = None
     price_column: str | None = None
     """For files without OHLC: the column that stands for all four."""
+    sort: bool = False
+    """Whether rows that are not in the order of time are to be sorted; else they are an error."""
     start: str | None = None
     end: str | None = None
 
     def load(self) -> pd.DataFrame:
-        """The prices between start and end, by ascending date. Raises DataError naming file, column or row."""
+        """The prices between start and end, by ascending date. Raises DataError naming symbol, file, column or row."""
         table = datasets.load_prices(self.symbol) if self.file is None else self._read(Path(self.file))
         chosen = table.loc[self.start : self.end]
         if not len(chosen):
@@ -44,32 +47,17 @@ class PriceSource:
     def _read(self, path: Path) -> pd.DataFrame:
         import pandas as pd
 
-        if not path.exists():
-            raise DataError(f"the price file {path} of {self.symbol} does not exist")
         try:
-            table: pd.DataFrame = pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else pd.read_csv(path)
-        except (ValueError, OSError) as error:
-            raise DataError(f"the price file {path} of {self.symbol} cannot be read: {error}") from error
-        prices: pd.DataFrame = self._price_columns(self._by_date(table, path), path)
-        return prices.sort_index()
-
-    def _by_date(self, table: Any, path: Path) -> Any:
-        import pandas as pd
-
-        if isinstance(table.index, pd.DatetimeIndex):
-            return table
-        name = self.date_column or next(
-            (c for c in table.columns if str(c).lower() in ("date", "datetime", "timestamp", "time")), None
-        )
-        if name not in table.columns:
-            raise DataError(
-                f"{path.name} has no date column {name!r}; set date_column{did_you_mean(name, map(str, table.columns))}"
-            )
-        try:
-            dates = pd.to_datetime(table[name], format=self.date_format)
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path.name}: the dates in {name!r} cannot be read ({error}); set date_format") from error
-        return table.drop(columns=[name]).set_index(pd.DatetimeIndex(dates, name="date"))
+            table = read_bars(
+                path, parquet=path.suffix in (".parquet", ".pq"), date_column=self.date_column,
+                date_format=self.date_format, sort=self.sort,
+            )  # fmt: skip
+            if not isinstance(table.index, pd.DatetimeIndex):
+                raise DataError(f"{path.name} has no date column; set date_column")
+            prices: pd.DataFrame = self._price_columns(table.rename_axis(index="date"), path)
+        except DataError as error:
+            raise DataError(f"{self.symbol}: {error}") from error.__cause__
+        return prices
 
     def _price_columns(self, table: Any, path: Path) -> Any:
         lowered = {str(name).lower(): name for name in table.columns}

@@ -4,7 +4,8 @@
     strategy: sma_crossover
     parameters: {fast: {low: 2, high: 100}, slow: {low: 10, high: 200, step: 5}}
     constraints: ["fast < slow"]
-    data: {symbol: AAPL}                # or {symbol: X, file: x.csv, date_column: ..., date_format: ..., start: ..., end: ...}
+    data: {symbol: AAPL}                # or {symbol: X, file: x.csv, date_column: ..., date_format: ..., sort: true, start: ...,
+                                        # end: ...}
     backtest: {commission: 0.001, slippage: 0.0, fill: next_open, direction: long, initial_cash: 1000000}
     objective: sharpe_ratio             # or total_return, final_equity, max_drawdown
     sample: {n: 1000, seed: 1}          # optional: random points instead of the whole grid
@@ -46,8 +47,8 @@ _KEYS = (
     "rename",
     "parallel",
 )
-_DATA_KEYS = ("symbol", "file", "date_column", "date_format", "price_column", "start", "end")
-_SOURCE_KEYS = ("symbol", "file", "date_column", "date_format", "price_column")
+_SOURCE_KEYS = ("symbol", "file", "date_column", "date_format", "price_column", "sort")
+_DATA_KEYS = (*_SOURCE_KEYS, "start", "end")
 _ADMF_MARKS = ("optimization", "parameter_space", "mode", "broker", "parameter_file")
 _ADMF_OBJECTIVES = (
     "profit_factor",
@@ -213,7 +214,7 @@ def _admf_source(content: Mapping[str, Any], file: Path, notes: list[str]) -> Pr
         symbols = backtest.get("symbols") or []
         if not symbols:
             raise ConfigError(f"{file.name} names no prices; write `data: {{sources: [{{symbol: ..., file: ...}}]}}`")
-        return PriceSource(str(symbols[0]), **bounds)
+        return PriceSource(str(symbols[0]), start=bounds["start"], end=bounds["end"])
     if len(sources) > 1:
         notes.append(f"`data.sources` has {len(sources)} entries; the first is used")
     return _source({**_known(sources[0], _SOURCE_KEYS, "data.sources", file), **bounds}, file)
@@ -267,10 +268,12 @@ def _leftovers(content: Mapping[str, Any], optimization: Mapping[str, Any]) -> l
 
 
 def _source(data: Mapping[str, Any], file: Path) -> PriceSource:
-    fields = {key: None if value is None else str(value) for key, value in data.items()}
+    fields: dict[str, Any] = {
+        key: value if key == "sort" else str(value) for key, value in data.items() if value is not None
+    }
     if fields.get("file"):
         fields["file"] = str(file.parent / str(fields["file"]))
-    return PriceSource(**fields)  # type: ignore[arg-type]
+    return PriceSource(**fields)
 
 
 def _sampled(space: Combinable, count: Any, seed: Any) -> Combinable:

@@ -8,6 +8,7 @@ from typing import Any
 
 from admf_dask.config import ParallelConfig
 from admf_dask.engine import GridBacktest, backtest_objective
+from admf_dask.engine.prices import read_prices
 from admf_dask.errors import ConfigError
 from admf_dask.optimize import ParameterSpace
 from admf_dask.space import Combinable, IntRange
@@ -59,7 +60,8 @@ class Study:
 
     def make_objective(self) -> GridBacktest:
         """Read the prices and build the objective. Raises DataError, EngineError or UnknownStrategy, naming what is wrong."""
-        objective = backtest_objective(self.strategy, self.data.load(), rename=self.rename, **self.backtest)
+        prices = read_prices(self.data.load(), self.data.symbol)
+        objective = backtest_objective(self.strategy, prices, rename=self.rename, **self.backtest)
         objective.check_parameters(self.space.names)
         return objective
 
