@@ -16,7 +16,9 @@ rehearsal of the same jobs.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -146,14 +148,15 @@ def bars_table(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[s
 def measured(entry: Entry, load: str, grid: tuple[int, int], slots: int, given: Any) -> dict[str, Any] | None:
     """One row; None, with a word on why, for a contender that is not installed or failed."""
     size = entry.size(given.quick)
-    jobs = grid_jobs(*size, grid) if isinstance(size, tuple) else drawn_jobs(size, load, grid)
-    common.say(f"{load}: {entry.name}, {len(jobs[0]):,} backtests")
+    jobs = axes_of(*size, grid) if isinstance(size, tuple) else drawn_jobs(size, load, grid)
+    count = math.prod(size) if isinstance(size, tuple) else size
+    common.say(f"{load}: {entry.name}, {count:,} backtests")
     try:
         with tempfile.TemporaryDirectory() as cache:
             with Child(entry.name, load, slots, cache) as child:
                 cold = child.first
             with Child(entry.name, load, slots, cache) as child:
-                check(child, load)
+                check(child, load, axes=isinstance(size, tuple))
                 with peak_of_tree(child.pid) as peak:
                     child.ask(jobs, 1)
                 spent = child.ask(jobs, given.rounds)["seconds"]
@@ -162,16 +165,15 @@ def measured(entry: Entry, load: str, grid: tuple[int, int], slots: int, given: 
         return None
     seconds = statistics.median(spent)
     return {
-        "contender": entry.name, "jobs": len(jobs[0]), "seconds": seconds, "rate": len(jobs[0]) / seconds,
+        "contender": entry.name, "jobs": count, "seconds": seconds, "rate": count / seconds,
         "memory": peak.bytes, "cold": cold, "warm": child.first, "all": spent,
     }  # fmt: skip
 
 
-def grid_jobs(fast: int, slow: int, grid: tuple[int, int]) -> books.Jobs:
-    """A grid of `fast` x `slow` windows, evenly over the whole one."""
+def axes_of(fast: int, slow: int, grid: tuple[int, int]) -> books.Jobs:
+    """The axes of a grid of `fast` x `slow` windows, evenly over the whole one: a million pairs would weigh on it."""
     a, b = (np.linspace(first, first + size - 1, n).astype(int) for first, size, n in zip((2, 3), grid, (fast, slow)))
-    fasts, slows = np.meshgrid(a, b, indexing="ij")
-    return np.zeros(fasts.size, int), fasts.ravel(), slows.ravel()
+    return np.zeros(1, int), a, b
 
 
 def drawn_jobs(count: int, load: str, grid: tuple[int, int]) -> books.Jobs:
@@ -183,13 +185,13 @@ def drawn_jobs(count: int, load: str, grid: tuple[int, int]) -> books.Jobs:
     return np.arange(count) * symbols // count, fast, slow
 
 
-def check(child: Child, load: str) -> None:
+def check(child: Child, load: str, *, axes: bool) -> None:
     """Final equities of four jobs against our event engine, to 1e-9. Raises ChildFailed with both."""
     from admf_dask.engine import run_event
 
-    fast, slow = np.meshgrid([10, 20], [55, 90], indexing="ij")
-    jobs = (np.zeros(4, int), fast.ravel(), slow.ravel())
-    expected = reference(load, run_event, tuple(zip(*(column.tolist() for column in jobs[1:]))))
+    pairs = tuple(itertools.product((10, 20), (55, 90)))
+    jobs = ([0], [10, 20], [55, 90]) if axes else ([0] * 4, *zip(*pairs))
+    expected = reference(load, run_event, pairs)
     got = child.ask(jobs, 1)["equity"]
     if not np.allclose(got, expected, rtol=1e-9, atol=0):
         raise ChildFailed(f"final equities are {got}, and not {expected}")
@@ -239,9 +241,9 @@ class Child:
     def ask(self, jobs: books.Jobs, rounds: int) -> dict[str, Any]:
         """Seconds of each round, and the equities of a short list of jobs."""
         assert self._process.stdin is not None
-        # As a file of numbers: a million jobs as text would weigh more in the measured process than what it does with them.
-        with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-            np.save(file, np.stack([np.asarray(column, np.int64) for column in jobs]))
+        # As a file of numbers: as text they would weigh more in the measured process than what it does with them.
+        with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+            np.savez(file, *(np.asarray(column, np.int64) for column in jobs))
             file.flush()
             self._process.stdin.write(json.dumps({"jobs": file.name, "rounds": rounds}) + "\n")
             self._process.stdin.flush()

@@ -22,7 +22,7 @@ import numpy as np
 FEES = 0.001
 CASH = 1e6
 Jobs = tuple[Any, Any, Any]
-"""Symbol, fast and slow: int64 arrays of one shape."""
+"""Symbol, fast and slow: int64 arrays of one shape, or the axes of a grid."""
 Call = Callable[[Jobs], Any]
 
 
@@ -54,16 +54,15 @@ def generated(bars: int, seed: int) -> Any:
 
 @contextlib.contextmanager
 def optimizer(frames: list[Any], slots: int, **session: Any) -> Iterator[Call]:
-    """`ParallelOptimizer` over the grid of the jobs, which must be one; the best 1,000 are kept."""
+    """`ParallelOptimizer` over a grid, whose axes it is given in place of its jobs; the best 1,000 are kept."""
     from admf_dask import ParallelOptimizer, ParameterSpace, Session, backtest_objective
 
     objective = backtest_objective("sma_crossover", frames[0], commission=FEES)
     with Session(workers=slots, dashboard=None, **session) as open_session:
 
         def call(jobs: Jobs) -> Any:
-            fast, slow = (np.unique(column).tolist() for column in jobs[1:])
+            fast, slow = (column.tolist() for column in jobs[1:])
             space, keep = ParameterSpace({"fast": fast, "slow": slow}), 1000
-            assert space.size == len(jobs[1])
             result = ParallelOptimizer(session=open_session).optimize(
                 space, objective, score="sharpe_ratio", keep=keep, progress=False
             )
@@ -315,7 +314,8 @@ def main(name: str, load: str, slots: int, began: float) -> None:
             _tell({"first": time.perf_counter() - began})
             for line in sys.stdin:
                 order = json.loads(line)
-                jobs = tuple(np.load(order["jobs"], mmap_mode="r"))
+                with np.load(order["jobs"]) as columns:
+                    jobs = tuple(columns.values())
                 spent, equity = [], None
                 for _ in range(order["rounds"]):
                     start = time.perf_counter()
