@@ -183,6 +183,7 @@ def crossover(prices: pd.DataFrame, **windows: int) -> Any:
         (lambda p: backtest_objective("sma_crossover", p, fill="close"), EngineError, "next_open or same_close"),
         (lambda p: backtest_objective("sma_crossover", p, initial_cash=0), EngineError, "above 0"),
         (lambda p: crossover(p, fats=1, slow=2), EngineError, "did you mean 'fast'"),
+        (lambda p: crossover(p, fast_window=1, slow=2), EngineError, r"did you mean 'fast'\? .*rename=\{'fast_window': 'fast'\}"),
         (lambda p: crossover(p, fast=1), EngineError, "needs the parameter 'slow'"),
         (lambda p: crossover(p, fast=0, slow=2), EngineError, "counts bars"),
     ],

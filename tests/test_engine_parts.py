@@ -223,6 +223,8 @@ def test_names_are_found_and_unknown_ones_answered_with_the_closest() -> None:
         ({"class": "buy_and_hold", "commission": -0.1}, "commission must be a fraction"),
         ({"class": "buy_and_hold", "commission": float("inf")}, "commission must be a fraction"),
         ({"class": "buy_and_hold", "slippage": "much"}, "slippage must be a number"),
+        ({"class": "buy_and_hold", "periods_per_year": "252"}, "periods_per_year must be a number, but is '252'"),
+        ({"class": "buy_and_hold", "periods_per_year": float("inf")}, "periods_per_year must be above 0 and finite"),
         ({"class": "buy_and_hold", "lot_size": -1}, "lot_size must be at least 0"),
         ({"class": "buy_and_hold", "fill": "open"}, "fill must be next_open or same_close"),
         ([1], "must be a mapping"),

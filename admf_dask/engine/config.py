@@ -29,8 +29,10 @@ class BacktestConfig:
         for key, known in (("direction", ("long", "long_short")), ("fill", ("next_open", "same_close"))):
             if getattr(self, key) not in known:
                 raise EngineError(f"{key} must be {join_words(known, 'or')}, but is {getattr(self, key)!r}")
-        for key in ("commission", "slippage", "initial_cash", "lot_size"):
+        for key in ("commission", "slippage", "initial_cash", "lot_size", "periods_per_year"):
             value = getattr(self, key)
+            if value is None and key == "periods_per_year":
+                continue
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise EngineError(f"{key} must be a number, but is {value!r}")
         for key in ("commission", "slippage"):
@@ -42,8 +44,8 @@ class BacktestConfig:
             raise EngineError(f"initial_cash must be above 0, but is {self.initial_cash!r}")
         if not 0 <= self.lot_size < float("inf"):
             raise EngineError(f"lot_size must be at least 0, but is {self.lot_size!r}")
-        if self.periods_per_year is not None and not self.periods_per_year > 0:
-            raise EngineError(f"periods_per_year must be above 0, but is {self.periods_per_year!r}")
+        if self.periods_per_year is not None and not 0 < self.periods_per_year < float("inf"):
+            raise EngineError(f"periods_per_year must be above 0 and finite, but is {self.periods_per_year!r}")
 
     @property
     def low(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -63,14 +63,23 @@ class Strategy:
         known = cls.parameter_names()
         for one in given:
             if one not in known:
-                near = did_you_mean(one, known) if known else "; it takes none"
-                raise EngineError(f"{one!r} is no parameter of {name}{near}")
+                raise EngineError(f"{one!r} is no parameter of {name}{_instead(one, known)}")
         source: Any = cls.__init__ if cls.__init__ is not object.__init__ else cls.targets
         for one in known:
             if one not in given and inspect.signature(source).parameters[one].default is inspect.Parameter.empty:
                 raise EngineError(
                     f"{name} needs the parameter {one!r}, but got {join_words(given) if given else 'none'}"
                 )
+
+
+def _instead(given: str, known: Sequence[str]) -> str:
+    """The nearest parameter; for a name of somebody else's habit, such as `fast_window`, how to keep it."""
+    if not known:
+        return "; it takes none"
+    meant = next((one for one in known if one in given.split("_")), None)
+    if meant is None:
+        return did_you_mean(given, known)
+    return f"; did you mean {meant!r}? To keep the name, write rename={{{given!r}: {meant!r}}}"
 
 
 def register_strategy(name: str) -> Callable[[S], S]:
