@@ -24,9 +24,9 @@ FIRST_ROWS = 256
 """Rows of the first call in a chunk; a chunk may be far larger than memory, so each next call grows by what was measured."""
 FAILURES_KEPT = 1_000
 """Failures with a traceback in one block of a run that keeps the best n only."""
-ROWS_HELD = 50_000
+ROWS_HELD = 16_384
 """Rows that a chunk may gather beyond what is kept of them, before the others go."""
-MOST_ROWS = 65_536
+MOST_ROWS = 16_384
 """Rows of one call of a batch objective: enough to make nothing of its cost, few enough to hold."""
 Mask = NDArray[np.bool_] | None
 Part = tuple[NDArray[np.int64], NDArray[np.float32], Scores]
