@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from admf_dask import DataError
 from admf_dask.cli import main
 from admf_dask.datasets import load_prices
 from admf_dask.steps import FrameReader, find_symbols, read_symbols
+from admf_dask.steps.parquet import read_frame
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,70 @@ def test_offsets_and_timezones(tmp_path: Path) -> None:
         path.write_text(f"time,close\n2024-03-08 09:30,1\n{hour},2\n")
         with pytest.raises(DataError, match=f"row 1: '{hour}' is at no or at two times in America/New_York"):
             FrameReader(timezone="America/New_York").read(path)
+
+
+def _frames() -> dict[str, Any]:
+    """Name -> a frame, or what is to be written with Arrow alone."""
+    times = pd.date_range("2024-01-02 09:30", periods=4, freq="min", name="date")
+    numbers = pd.DataFrame({"close": [1.5, None, 3.0, -0.0], "volume": [1, 2, 3, 2**62]}, index=times)
+    return {
+        "numbers": numbers,
+        "small numbers": numbers.astype({"close": "float32", "volume": "float64"}).assign(up=[True, False, True, True]),
+        "ranges": numbers.reset_index(),
+        "a range": pd.DataFrame({"close": [1.0, 2.0]}, index=pd.RangeIndex(4, 8, 2)),
+        "numbered columns": pd.DataFrame([[1.0, 2.0]]),
+        "two levels": numbers.reset_index().set_index(["date", "volume"]),
+        "times of several units": numbers.assign(s=times.as_unit("s"), ms=times.as_unit("ms"), ns=times.as_unit("ns")),
+        "no time": numbers.assign(at=[times[0], pd.NaT, times[1], times[2]]),
+        "with nothing in numbers": pd.DataFrame(
+            {"n": pd.array([1, None], "Int64"), "b": pd.array([True, None], "boolean")}
+        ),
+        "a timezone": numbers.tz_localize("America/New_York"),
+        "text": numbers.assign(exchange=["N", None, "Q", "Q"]),
+        "categories": numbers.assign(exchange=pd.Categorical(["N", None, "Q", "Q"])),
+        "dates and durations": numbers.assign(day=times.date, took=times - times[0]),
+        "nothing": numbers.assign(nothing=None),
+        "no rows": numbers.iloc[:0],
+        "no columns": numbers[[]],
+    }
+
+
+@pytest.mark.parametrize("name", list(_frames()))
+def test_parquet_is_read_as_pandas_reads_it(tmp_path: Path, name: str) -> None:
+    frame = _frames()[name]
+    frame.attrs = {"source": "a vendor"}
+    frame.to_parquet(tmp_path / "a.parquet")
+    wanted, found = pd.read_parquet(tmp_path / "a.parquet"), read_frame(str(tmp_path / "a.parquet"))
+    pd.testing.assert_frame_equal(found, wanted, check_freq=True, check_index_type="exact", check_column_type="exact")
+    assert found.attrs == wanted.attrs
+    if len(found) and "close" in found:
+        found.iloc[0, found.columns.get_loc("close")] = 7.0
+
+
+def test_plain_parquet_of_others_is_read_as_pandas_reads_it(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "n": pa.array([1, None, 3], pa.int32()),
+            "ok": pa.array([True, None, False]),
+            "u": pa.array([1, 2, 3], pa.uint8()),
+        }
+    )
+    path = tmp_path / "year=2024" / "a.parquet"
+    path.parent.mkdir()
+    pq.write_table(table, path, row_group_size=2)
+    pd.testing.assert_frame_equal(read_frame(str(path)), pd.read_parquet(path), check_column_type="exact")
+
+
+def test_plain_parquet_does_without_the_machinery_of_data_sets(tmp_path: Path) -> None:
+    _frames()["numbers"].to_parquet(tmp_path / "a.parquet")
+    script = (
+        "import sys; from admf_dask.steps.parquet import read_frame; read_frame(sys.argv[1]); "
+        "assert 'pyarrow.dataset' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.parquet")], check=True, timeout=60)
 
 
 @settings(max_examples=25, deadline=None)

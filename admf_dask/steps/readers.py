@@ -11,6 +11,7 @@ import numpy as np
 
 from admf_dask.errors import DataError
 from admf_dask.steps.files import SUFFIXES
+from admf_dask.steps.parquet import read_frame
 from admf_dask.text import closest, join_words
 
 if TYPE_CHECKING:
@@ -176,13 +177,11 @@ def read_table(path: str) -> pd.DataFrame:
 
 
 def _read_parquet(path: str) -> pd.DataFrame:
-    import pandas as pd
     from pyarrow import ArrowException
 
     _check_file(path)
     try:
-        table: pd.DataFrame = pd.read_parquet(path)
-        return table
+        return read_frame(path)
     except (ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot be read as Parquet: {type(error).__name__}: {error}") from error
 

@@ -15,6 +15,7 @@ from admf_dask.functions import function_parts
 from admf_dask.identity import content_key
 from admf_dask.steps import FrameReader
 from admf_dask.steps.files import find_file
+from admf_dask.steps.parquet import read_frame
 from admf_dask.steps.readers import read_table
 from admf_dask.symbols.source import Frames, Item
 from admf_dask.text import did_you_mean
@@ -43,10 +44,7 @@ class Written:
 
     def read(self) -> pd.DataFrame:
         """Read it."""
-        import pandas as pd
-
-        frame: pd.DataFrame = pd.read_parquet(self.path)
-        return frame
+        return read_frame(self.path)
 
     @property
     def is_there(self) -> bool:
@@ -145,7 +143,8 @@ class Task:
             raise TaskError(
                 f"with out= the function must return a DataFrame, but for {symbol} it returned {type(value).__name__}"
             )
-        table = pa.Table.from_pandas(value)
+        # The slots are the threads: more of them here would take turns with other symbols.
+        table = pa.Table.from_pandas(value, nthreads=1)
         seal = json.dumps({"made of": self._made_of(item), "rows in": rows_in, "digest": digest})
         notes = {**(table.schema.metadata or {}), _SEAL: seal}
         with contextlib.suppress(TypeError, ValueError):  # what is no JSON is left out, as Arrow does
