@@ -27,6 +27,8 @@ class Admission:
     """Bytes that they may take together."""
     under_way: list[int] = field(default_factory=list)
     """Bytes of each chunk that began and did not end."""
+    soft: bool = False
+    """Whether `room` is a wish that no slot idles for, nor the end comes later for."""
 
     @classmethod
     def of(cls, layout: Layout) -> Admission | None:

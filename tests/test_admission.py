@@ -15,6 +15,7 @@ from admf_dask.events import BlockFinished, BlockRecalled, RunStarted
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.progress.state import ProgressState
 from admf_dask.runtime.supply import LONG_SECONDS, Supply
+from admf_dask.spread import WORTH, enough, is_urgent, makespan
 from admf_dask.weights import Weights
 
 GIB = 2**30
@@ -37,6 +38,8 @@ class Machine:
         self.chunks: list[tuple[int, int]] = []
         self.seen: list[list[tuple[int, int]]] = []
         """What was in flight together, each time that something began."""
+        self.spans: list[tuple[float, float, tuple[int, int]]] = []
+        """From when to when each chunk ran."""
 
     def run(self) -> float:
         while True:
@@ -53,7 +56,9 @@ class Machine:
         while reached < stop and spent <= self.supply.sizer.budget:
             spent += self.seconds[reached]
             reached += 1
-        at = max(heapq.heappop(self.free), self.clock) + spent + OVERHEAD
+        begins = max(heapq.heappop(self.free), self.clock)
+        at = begins + spent + OVERHEAD
+        self.spans.append((begins, at, chunk))
         heapq.heappush(self.free, at)
         heapq.heappush(self.flying, (at, chunk, reached, spent))
         self.chunks.append(chunk)
@@ -64,6 +69,16 @@ class Machine:
         self.supply.end(chunk)
         self.supply.reached(chunk, reached, spent)
         self.done += range(chunk[0], reached)
+
+
+def peak(machine: Machine, memory: list[int]) -> int:
+    """The most that ran at the same time, each chunk with the heaviest of its items."""
+    changes = [
+        change
+        for begins, ends, (start, stop) in machine.spans
+        for change in ((begins, max(memory[start:stop])), (ends, -max(memory[start:stop])))
+    ]
+    return int(np.cumsum([by for _, by in sorted(changes)]).max())
 
 
 def skewed(count: int = 500) -> list[int]:
@@ -145,6 +160,80 @@ def test_small_ones_go_beside_a_giant_and_the_next_giant_is_not_overtaken_for_ev
     giants = [next(n for n, (start, stop) in enumerate(machine.chunks) if start <= g < stop) for g in range(3)]
     assert giants == sorted(giants)
     assert giants[2] < 40, "the third giant waited for the small ones to be over"
+
+
+# Memory of all processes together
+
+
+def bars(count: int = 500, largest: int = 500_000) -> tuple[list[int], list[int], list[float]]:
+    """(work, bytes, seconds) of symbols whose bars differ a hundredfold in number, the largest first."""
+    rows = np.random.default_rng(11).lognormal(0, 1.3, count) * largest / 50
+    rows = np.sort(np.clip(rows, largest / 100, largest).astype(int))[::-1]
+    return (rows * 40 + 262_144).tolist(), (rows * 500).tolist(), (0.013 + 2e-6 * rows).tolist()
+
+
+def at_once(work: list[int], memory: list[int], seconds: list[float], slots: int, *, spread: bool) -> tuple[float, int]:
+    """(seconds, peak of memory) of a run; without `spread` the largest come first, whatever they take."""
+    supply = Supply.of(len(work), slots, weights(work, memory if spread else None))
+    machine = Machine(supply, seconds, slots)
+    clock = machine.run()
+    assert sorted(machine.done) == list(range(len(work)))
+    return clock, peak(machine, memory)
+
+
+@pytest.mark.parametrize(("slots", "part"), [(2, 0.7), (4, 0.45), (8, 0.65)])
+def test_giants_run_one_after_the_other_and_the_end_comes_no_later(slots: int, part: float) -> None:
+    work, memory, seconds = bars()
+    plain, most = at_once(work, memory, seconds, slots, spread=False)
+    assert most > 0.7 * sum(memory[:slots]), "without it giants meet"
+    clock, found = at_once(work, memory, seconds, slots, spread=True)
+    assert found < part * most
+    assert clock < 1.05 * plain
+    assert sum(seconds) / slots / clock > (0.93 if slots == 8 else 0.96)
+
+
+def test_giants_that_are_most_of_the_work_are_done_together() -> None:
+    sizes = [100_000] * 40 + [1_000] * 100
+    memory = [size * 5_000 for size in sizes]
+    assert enough(weights(sizes, memory), 2) >= 1.9 * memory[0]  # type: ignore[operator]
+    sizes = [100_000] * 40 + [1_000] * 6_000
+    assert enough(weights(sizes, [size * 5_000 for size in sizes]), 2) < 1.2 * memory[0]  # type: ignore[operator]
+
+
+def test_what_takes_longer_than_it_seemed_holds_up_nothing() -> None:
+    work, memory, seconds = bars()
+    chance = np.random.default_rng(5)
+    wrong = [second * factor for second, factor in zip(seconds, chance.lognormal(0, 0.7, len(seconds)), strict=True)]
+    plain, _ = at_once(work, memory, wrong, 4, spread=False)
+    clock, _ = at_once(work, memory, wrong, 4, spread=True)
+    assert clock < 1.05 * plain
+
+
+def test_small_matters_change_nothing() -> None:
+    work, memory, _ = bars(largest=60_000)
+    assert sum(memory[:2]) - memory[0] < WORTH
+    assert enough(weights(work, memory), 2) is None
+    assert enough(weights(*bars()[:2]), 1) is None
+    assert Supply.of(3, 2, weights([3, 2, 1])).admission is None
+
+
+def test_many_items_are_counted_in_bundles() -> None:
+    work, memory, _ = bars(50_000)
+    few = enough(weights(work[::25], memory[::25]), 8)
+    assert memory[0] < enough(weights(work, memory), 8) < 1.1 * few  # type: ignore[operator]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 1_000), min_size=1, max_size=60), st.integers(1, 5), st.integers(1, 3_000))
+def test_the_clock_of_the_trial_counts_each_item_once(sizes: list[int], slots: int, room: int) -> None:
+    work = np.array(sorted(sizes, reverse=True))
+    loads = [0] * slots
+    for size in work.tolist():
+        loads[loads.index(min(loads))] += size
+    assert makespan(work, work, slots, sum(sizes)) == max(loads), "with room for all it is largest first"
+    assert -(-sum(sizes) // slots) <= makespan(work, work, slots, room) <= sum(sizes)
+    assert is_urgent(5, 10, 2)
+    assert not is_urgent(4, 10, 2)
 
 
 # Chunks by weight

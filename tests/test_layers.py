@@ -24,7 +24,7 @@ WORDS = {
     "weights",
     "yamlfile",
 }
-DECISIONS = {"admission", "policy", "throttle", "config", "machine", "resources", "space"}
+DECISIONS = {"admission", "spread", "policy", "throttle", "config", "machine", "resources", "space"}
 OBSERVERS = {"journal", "progress"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(WORDS, WORDS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from admf_dask.admission import Admission
 from admf_dask.runtime.chunks import ChunkSizer, Pending
+from admf_dask.spread import enough, is_urgent
 from admf_dask.weights import Weights
 
 Range = tuple[int, int]
@@ -23,6 +25,9 @@ class Supply:
     With weights a chunk is cut by work, so that a giant goes alone and small ones together, and begins when `Admission` lets it.
     If the first in line may not begin because something as heavy is under way, lighter ones pass it; if only lighter ones are
     under way, it waits for them and they are not followed, so that it does not wait for ever.
+
+    Where processes have one slot each, no two items must be kept apart, but the giants should not all run at once: then the
+    admission is soft, with as much room as `spread.enough` finds.
     """
 
     pending: Pending
@@ -33,7 +38,11 @@ class Supply:
     @classmethod
     def of(cls, total: int, slots: int, weights: Weights | None = None, admission: Admission | None = None) -> Self:
         """All of `total` items."""
-        return cls(Pending.of(total), ChunkSizer(slots), weights, admission if weights is not None else None)
+        if weights is None:
+            admission = None
+        elif admission is None and (room := enough(weights, slots)) is not None:
+            admission = Admission(slots, room, soft=True)
+        return cls(Pending.of(total), ChunkSizer(slots), weights, admission)
 
     def next(self, in_flight: int) -> Range | None:
         """The chunk to begin now, beside `in_flight` others; None to wait for one of those. Counts it as begun."""
@@ -42,19 +51,33 @@ class Supply:
         if self.weights is None:
             return self.pending.take(self.sizer.size(self.pending.count))
         start, stop = self.pending.ranges[0]
-        if in_flight >= self.sizer.slots and self._is_long(start):
-            return None
+        waits = in_flight >= self.sizer.slots
         allowance = float("inf") if self.admission is None else self.admission.allowance
-        if self.weights.memory[start] > allowance:
-            if self.admission is not None and self.admission.waits_for_lighter(int(self.weights.memory[start])):
-                return None
-            found = self._first_within(allowance)
+        if self.admission is not None and self.weights.memory[start] > allowance:
+            found = self._instead(self.admission, waits)
             if found is None:
                 return None
             start, stop = found
-        chunk = self.pending.take_at(start, self._cut(start, stop, allowance))
+        if waits and self._is_long(start):
+            return None
+        chunk = self.pending.take_at(start, self._cut(start, stop, max(allowance, int(self.weights.memory[start]))))
         self.begin(chunk)
         return chunk
+
+    def _instead(self, admission: Admission, waits: bool) -> Range | None:
+        """Where to begin when the first in line is too heavy beside what is under way; `waits` if no slot is free anyway."""
+        assert self.weights is not None
+        first = self.pending.ranges[0]
+        if not admission.soft:
+            memory = int(self.weights.memory[first[0]])
+            return None if admission.waits_for_lighter(memory) else self._first_within(admission.allowance)
+        if is_urgent(int(self.weights.work[first[0]]), self._left, self.sizer.slots):
+            return first
+        found = self._first_within(admission.allowance)
+        if found is None and not waits:
+            last = self.pending.ranges[-1][1]
+            return last - 1, last
+        return found
 
     def begin(self, chunk: Range) -> None:
         """A chunk begins that `next` did not give."""
@@ -71,6 +94,15 @@ class Supply:
         start = chunk[0]
         self.sizer.record(stop - start if self.weights is None else self.weights.work_of(start, stop), seconds)
         self.pending.put_back(stop, chunk[1])
+        if self.admission is not None and self.admission.soft:
+            # The first in line is the heaviest.
+            self.pending.ranges = deque(sorted(self.pending.ranges))
+
+    @property
+    def _left(self) -> int:
+        """Work that is pending."""
+        assert self.weights is not None
+        return sum(self.weights.work_of(*span) for span in self.pending.ranges)
 
     def _is_long(self, start: int) -> bool:
         """Whether the next item is expected to take long; before the first is measured, the worst is."""
@@ -90,7 +122,6 @@ class Supply:
     def _cut(self, start: int, stop: int, allowance: float) -> int:
         """Items of the chunk that begins at `start`: by work, and none that is too heavy."""
         assert self.weights is not None
-        left = sum(self.weights.work_of(*span) for span in self.pending.ranges)
-        end = self.weights.reach(start, stop, self.sizer.size(left))
+        end = self.weights.reach(start, stop, self.sizer.size(self._left))
         heavy = np.flatnonzero(self.weights.memory[start:end] > allowance)
         return (start + int(heavy[0]) if len(heavy) else end) - start

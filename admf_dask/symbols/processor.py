@@ -82,7 +82,7 @@ class ParallelDataProcessor:
             `admf_dask.steps`, or pairs (function, options), as `compose` takes them.
         data
             A mapping symbol -> frame; a folder of Parquet or CSV files named by symbol; or a pattern such as
-            `prices/{symbol}.parquet`. Files are read on the worker, the largest first, so that the end is short.
+            `prices/{symbol}.parquet`. Files are read on the worker, the largest early, so that the end is short.
         reader
             How to read the files: names, dates, timezone, separator. Without one they are read as they are, and dates in
             CSV stay text.
@@ -102,8 +102,9 @@ class ParallelDataProcessor:
         Raises DataError for symbols or folders that cannot be used at all, and TaskError when every symbol failed, or as
         `on_error` says; what there is then is in `.partial` of the error, as it is of a KeyboardInterrupt.
 
-        Memory: a symbol takes what its frame and its result take, on the worker that does it. Where several threads share a
-        process, two large ones are kept apart if they would not fit into its limit together.
+        Memory: a symbol takes what its frame and its result take, on the worker that does it. Where sizes differ much, the
+        largest run one after the other beside small ones, as far as the end comes no later for it. Where several threads share
+        a process, two large ones are kept apart if they would not fit into its limit together.
         """
         policy, observers = Policy.of(on_error=on_error, timeout=timeout), observers_for(progress)
         function, source = _function(processor_func), Source.of(data, reader)
@@ -120,7 +121,7 @@ class ParallelDataProcessor:
         evaluator = MapEvaluator(task, items, data_here, policy)
         title = Title("process", str(getattr(function, "__name__", "symbols")))
         with session_for(self.session, self.config) as session:
-            weights = source.weights(items, memory=session.layout.threads_per_process > 1)
+            weights = source.weights(items)
             run = session.run(evaluator, title, (*observers, sitting), journal, weights)
             try:
                 outcomes = Outcomes.gather(run, items)

@@ -129,13 +129,12 @@ class Source:
         except DataError:
             return None
 
-    def weights(self, items: list[Item], *, memory: bool) -> Weights | None:
-        """What the items weigh; None without any input. `memory`: look into a file of each kind for what it becomes when read."""
+    def weights(self, items: list[Item]) -> Weights | None:
+        """What the items weigh; None without any input. Looks into a file of each kind for what it becomes when read."""
         if self.mapping is None and self.pattern is None:
             return None
         sizes = np.array([item.size for item in items], np.int64)
-        per_byte = self._memory_per_byte(items) if memory else np.zeros(len(items))
-        return Weights(sizes + CALL_WORK, (sizes * per_byte).astype(np.int64))
+        return Weights(sizes + CALL_WORK, (sizes * self._memory_per_byte(items)).astype(np.int64))
 
     def _memory_per_byte(self, items: list[Item]) -> Any:
         if self.mapping is not None:
