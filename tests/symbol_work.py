@@ -91,3 +91,8 @@ def drive(data: str, out: str) -> None:
 if __name__ == "__main__":
     arguments: Any = sys.argv[1:]
     drive(*arguments)
+
+
+def ramp(symbol: str, rows: dict[str, int]) -> pd.DataFrame:
+    """A frame of so many rows."""
+    return pd.DataFrame({"close": range(rows[symbol]), "volume": range(rows[symbol])})

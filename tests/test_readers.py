@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from admf_dask import DataError
 from admf_dask.cli import main
 from admf_dask.datasets import load_prices
 from admf_dask.steps import FrameReader, find_symbols, read_symbols
-from admf_dask.steps.parquet import read_frame
+from admf_dask.steps.parquet import read_frame, write_table
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +151,29 @@ def test_plain_parquet_of_others_is_read_as_pandas_reads_it(tmp_path: Path) -> N
     path.parent.mkdir()
     pq.write_table(table, path, row_group_size=2)
     pd.testing.assert_frame_equal(read_frame(str(path)), pd.read_parquet(path), check_column_type="exact")
+
+
+def test_only_columns_that_repeat_are_written_by_a_dictionary(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    chance = np.random.default_rng(1)
+    frame = pd.DataFrame(
+        {
+            "feature": chance.normal(size=10_000),
+            "price": chance.integers(9_000, 10_000, 10_000) / 100,
+            "volume": chance.integers(0, 10, 10_000),
+            "exchange": chance.choice(["N", "Q"], 10_000),
+            "a.b": chance.normal(size=10_000),
+        }
+    )
+    path = str(tmp_path / "a.parquet")
+    for table, by_dictionary in ((frame, ["price", "volume", "exchange"]), (frame[:250], ["volume", "exchange"])):
+        write_table(pa.Table.from_pandas(table), path)
+        columns = pq.read_metadata(path).row_group(0)
+        facts = [columns.column(place) for place in range(columns.num_columns)]
+        assert [fact.path_in_schema for fact in facts if fact.has_dictionary_page] == by_dictionary
+        pd.testing.assert_frame_equal(pd.read_parquet(path), table)
 
 
 def test_plain_parquet_does_without_the_machinery_of_data_sets(tmp_path: Path) -> None:

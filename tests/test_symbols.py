@@ -365,3 +365,22 @@ def test_what_concerns_all_is_refused_before_the_start(inline_session: Session, 
         )
     with pytest.raises(TaskError, match="must return a DataFrame"):
         processor.process_symbols(["A"], work.length, out=tmp_path / "out", progress=False)
+
+
+def test_memory_that_arrow_keeps_is_given_back_after_large_symbols_only(
+    inline_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+
+    pool, released = pa.default_memory_pool(), []
+
+    class Pool:
+        def release_unused(self) -> None:
+            pool.release_unused()
+            released.append(pool.bytes_allocated())
+
+    monkeypatch.setattr(pa, "default_memory_pool", Pool)
+    processor = ParallelDataProcessor(session=inline_session)
+    rows = {"SMALL": 10, "LARGE": 100_000}
+    processor.process_symbols(list(rows), work.ramp, out=tmp_path / "out", progress=False, rows=rows)
+    assert len(released) == 1

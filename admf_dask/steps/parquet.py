@@ -1,7 +1,8 @@
-"""A Parquet file as a frame, as pandas reads it, in half the time and with less memory where it holds plain numbers and times.
+"""Parquet files and frames, as pandas has them, in less time and memory where they hold plain numbers and times.
 
 `pandas.read_parquet` goes through Arrow's machinery for data sets of many files, which costs a millisecond for each file and 5 MB
-once: a tenth of what a small symbol costs in all. One file needs only its own reader.
+once: a tenth of what a small symbol costs in all. One file needs only its own reader. And Parquet looks for repeated values in
+each column, to write each once: in features, which are numbers that do not repeat, that is a third of all the work.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
+SAMPLE = 4096
+"""Values that are looked at to see whether they repeat."""
+LARGE = 2**20
+"""Bytes of a table after which memory is given back."""
 _ATTRS = b"PANDAS_ATTRS"
 """Where pandas before 3 keeps `frame.attrs`."""
 
@@ -37,6 +43,39 @@ def read_frame(path: str) -> pd.DataFrame:
             return plain
     read: pd.DataFrame = pd.read_parquet(path)
     return read
+
+
+def write_table(table: pa.Table, path: str) -> None:
+    """Write a table; what it holds is read back the same by anybody. Raises OSError where it cannot be written.
+
+    Columns of floats whose values hardly repeat are written as they are, all others as Arrow writes them.
+    """
+    import pyarrow.parquet as pq
+
+    repeating = [name for name, column in zip(table.column_names, table.columns, strict=True) if _repeats(column)]
+    pq.write_table(table, path, use_dictionary=repeating)
+
+
+def release_memory(used: int) -> None:
+    """Give memory back that Arrow keeps for later, after something of `used` bytes: up to 100 MB after a large file.
+
+    Costs 0.2 ms; small ones need the little that they had again at once, so they keep it.
+    """
+    if used >= LARGE:
+        import pyarrow as pa
+
+        pa.default_memory_pool().release_unused()
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    """Whether values of a column occur several times, by a stretch from the middle; floats of a short table are not looked at."""
+    from pyarrow import compute, types
+
+    if not types.is_floating(column.type):
+        return True
+    if len(column) < SAMPLE:
+        return False
+    return bool(compute.count_distinct(column.slice((len(column) - SAMPLE) // 2, SAMPLE)).as_py() < SAMPLE // 2)
 
 
 def _is_plain(kind: Any) -> bool:

@@ -15,7 +15,7 @@ from admf_dask.functions import function_parts
 from admf_dask.identity import content_key
 from admf_dask.steps import FrameReader
 from admf_dask.steps.files import find_file
-from admf_dask.steps.parquet import read_frame
+from admf_dask.steps.parquet import read_frame, release_memory, write_table
 from admf_dask.steps.readers import read_table
 from admf_dask.symbols.source import Frames, Item
 from admf_dask.text import did_you_mean
@@ -134,7 +134,6 @@ class Task:
     def _write(self, item: Item, value: Any, rows_in: int | None, digest: str) -> Written:
         import pandas as pd
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         symbol = item.symbol
         if isinstance(value, pd.Series):
@@ -153,7 +152,7 @@ class Task:
         path = self._path(symbol)
         temporary = os.path.join(str(self.out), f".{symbol}.{os.getpid()}.partial")
         try:
-            pq.write_table(table, temporary)
+            write_table(table, temporary)
             size = os.path.getsize(temporary)
             os.replace(temporary, path)
         except OSError as error:
@@ -162,6 +161,7 @@ class Task:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+        release_memory(table.nbytes)
         return Written(path, len(value), size, rows_in, digest)
 
 
