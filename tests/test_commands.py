@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
 import pytest
 
-from admf_dask import ConfigError, DataError, EngineError, datasets
+from admf_dask import ConfigError, DataError, EngineError, Machine, datasets
 from admf_dask.cli import main
 from admf_dask.study import builtin_study, load_study
 
@@ -371,6 +372,22 @@ def test_symbols_are_processed_from_a_shell_and_failures_are_in_a_table(
     assert "--symbols names.txt does not exist; give a file" in capsys.readouterr().err
     assert main([*command[:-1], str(data / "AAA.parquet"), *settings]) == 2
     assert "cannot be written to: File exists; give another out=" in capsys.readouterr().err
+
+
+def test_quiet_on_a_busy_machine_is_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = Machine(cpu_count=2, memory_total=8 * 2**30, memory_available=7 * 2**30, cpu_percent=100.0)
+    monkeypatch.setattr(Machine, "probe", classmethod(lambda cls, **_: busy))
+    pd.DataFrame({"close": [1.0, 2.0, 3.0]}).to_parquet(tmp_path / "AAA.parquet")
+    command = ["process", "--function", "symbol_work:features", "--data", str(tmp_path), "--symbols", "AAA"]
+    command += ["--mode", "thread", "--dashboard", "none", "--out", str(tmp_path / "out")]
+    assert main([*command, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(command) == 0
+    assert "no headroom, so one worker is used: the 2 CPUs are 100 % busy" in capsys.readouterr().err
 
 
 @pytest.mark.cluster

@@ -16,6 +16,7 @@ from admf_dask.cli.output import say as out_loud
 from admf_dask.cli.settings import config_from
 from admf_dask.config import ParallelConfig
 from admf_dask.errors import ConfigError, DataError, TaskError
+from admf_dask.resources import ResourceShortage
 from admf_dask.runtime import FailedItemsWarning
 from admf_dask.steps import FrameReader
 from admf_dask.symbols import ParallelDataProcessor, SymbolResults
@@ -33,6 +34,9 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FailedItemsWarning)
+            if parsed.quiet:
+                # A machine that is busy at night is no reason for cron to write a letter.
+                warnings.simplefilter("ignore", ResourceShortage)
             results = processor.process_symbols(
                 symbols, function, data=parsed.data, reader=reader, out=parsed.out, force=parsed.force, timeout=parsed.timeout,
                 progress=not parsed.quiet, **options,
