@@ -48,7 +48,7 @@ def read_frame(path: str) -> pd.DataFrame:
 def write_table(table: pa.Table, path: str) -> None:
     """Write a table; what it holds is read back the same by anybody. Raises OSError where it cannot be written.
 
-    Columns of floats whose values hardly repeat are written as they are, all others as Arrow writes them.
+    Columns of numbers and times whose values hardly repeat are written as they are, all others as Arrow writes them.
     """
     import pyarrow.parquet as pq
 
@@ -68,10 +68,11 @@ def release_memory(used: int) -> None:
 
 
 def _repeats(column: pa.ChunkedArray) -> bool:
-    """Whether values of a column occur several times, by a stretch from the middle; floats of a short table are not looked at."""
+    """Whether values of a column occur several times, by a stretch from the middle; a short table is not looked at."""
     from pyarrow import compute, types
 
-    if not types.is_floating(column.type):
+    if not types.is_primitive(column.type):
+        # Text: most often a name that stands in each row.
         return True
     if len(column) < SAMPLE:
         return False
