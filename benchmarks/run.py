@@ -28,7 +28,7 @@ from typing import Any
 import common
 
 HERE = Path(__file__).resolve().parent
-PLOTTED = ("of ideal", "to plain", "backtests a second", "efficiency", "open to first result", "time", "peak memory")
+PLOTTED = ("of ideal", "to plain", "a second", "a bar", "efficiency", "open to first", "to owned", "median", "time")
 """The column that a table's chart shows: the first of these that it has with numbers."""
 NUMBER = re.compile(r"([\d,]*\.?\d+)\s*(ns|µs|ms|s|min|h|d|KiB|MiB|GiB)?\b")
 UNITS = {

@@ -107,13 +107,13 @@ def item_seconds() -> float:
 @contextmanager
 def sized(size: int, in_flight: int | None) -> Iterator[None]:
     """Chunks of just `size` items; with `in_flight`, no more of them under way."""
-    from admf_dask.runtime import driver, executors
+    from admf_dask.runtime import executors, supply
 
     class Fixed(ChunkSizer):
         def size(self, remaining: int) -> int:
             return min(size, remaining)
 
-    with mock.patch.object(driver, "ChunkSizer", Fixed):
+    with mock.patch.object(supply, "ChunkSizer", Fixed):
         if in_flight is None:
             yield
         else:

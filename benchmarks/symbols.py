@@ -255,7 +255,7 @@ def report(title: str, found: dict[str, Any], markdown: bool) -> None:
     columns = ["contender", "time", "of ideal", "lowest", "highest", "x ours", "peak memory"]
     common.print_table(title, columns, rows, markdown=markdown)
     if OURS in middle and middle[OURS] < GOAL:
-        print(f"missed: {OURS} reached {middle[OURS]:.2f} of ideal, and the goal is {GOAL}")
+        print(f"MISSED: {OURS} reached {middle[OURS]:.2f} of ideal, and the goal is {GOAL}")
 
 
 def main() -> int:

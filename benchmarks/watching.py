@@ -52,7 +52,8 @@ def looking(session: Session, link: str) -> Iterator[None]:
     Started by itself: what drives browsers for tests has every message of the page told to it, which costs as much again.
     """
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    with tempfile.TemporaryDirectory() as profile:
+    # Its helper processes outlive it for a moment, and still write there.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ["--headless=new", "--no-sandbox", f"--user-data-dir={profile}", "--window-size=1280,900"]
         command = [chromium, *options, "--remote-debugging-port=0", link]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
