@@ -10,6 +10,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout
 
 PACKAGES = (
     "dask", "distributed", "numpy", "pandas", "numba", "bokeh", "cryptography", "cloudpickle", "psutil",
-    "joblib", "vectorbt", "vectorbt-rust", "backtesting", "backtrader", "raptorbt",
+    "joblib", "vectorbt", "vectorbt-rust", "backtesting", "backtrader", "raptorbt", "ray",
 )  # fmt: skip
 """Ours, then the peers."""
 
@@ -27,6 +28,11 @@ PACKAGES = (
 def slots_here() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def has(package: str) -> bool:
+    """Whether a peer that not every Python can have is installed."""
+    return find_spec(package) is not None
 
 
 def describe_machine() -> dict[str, Any]:

@@ -7,6 +7,7 @@ its grid inside the timed call, as it always does. Imports happen on opening: a 
 from __future__ import annotations
 
 import contextlib
+import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -126,6 +127,32 @@ def client_map_ranges(slots: int) -> Iterator[Run]:
         yield run
 
 
+@contextlib.contextmanager
+def ray_open(slots: int) -> Iterator[None]:
+    """Ray on this machine, without dashboard and without word to its makers."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    ray.init(num_cpus=slots, include_dashboard=False, logging_level="error", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def ray_lists(slots: int) -> Iterator[Run]:
+    """Ray tasks over lists of items, batched by hand."""
+    import ray
+
+    def run(load: Load) -> Answer:
+        batches = [load.items[start:stop] for start, stop in ranges(len(load.items), slots)]
+        lists = ray.get([task.remote(batch) for batch in batches])
+        return from_list([value for each in lists for value in each])
+
+    with ray_open(slots):
+        task = ray.remote(work.evaluate_list)
+        yield run
+
+
 def ranges(count: int, slots: int) -> list[tuple[int, int]]:
     """`count` items in equal batches, several for each slot."""
     size = max(1, -(-count // (slots * BATCHES_PER_SLOT)))
@@ -170,4 +197,5 @@ CONTENDERS: dict[str, Opening] = {
     "client.map": client_map,
     "client.map lists": client_map_lists,
     "client.map ranges": client_map_ranges,
+    "ray lists": ray_lists,
 }

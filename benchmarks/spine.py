@@ -22,7 +22,15 @@ GOAL = 0.90
 OURS_IN_OTHER_MODES = ("admf_dask hybrid", "admf_dask thread", "admf_dask enabled: false")
 BY_HAND = "client.map ranges"
 """Our own technique written by hand for one grid, without failures as rows, progress or a page: a bound, not a peer."""
-PEERS = ("Pool.map", "joblib", "dask.bag", "dask.bag tuned", "client.map", "client.map lists")
+PEERS = (
+    "Pool.map",
+    "joblib",
+    "dask.bag",
+    "dask.bag tuned",
+    "client.map",
+    "client.map lists",
+    *(["ray lists"] if common.has("ray") else []),
+)
 NAMES = (OURS, *PEERS, BY_HAND, *OURS_IN_OTHER_MODES)
 SLOW_ON_LIGHT = {"client.map": 0.02}
 QUICK_ON_LIGHT = {"client.map": 0.01, "dask.bag": 0.1, "dask.bag tuned": 0.1}
