@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import socket
+import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,12 @@ from admf_dask import (
     Session,
     run_parallel_backtests,
 )
-from admf_dask.events import BlockFinished, BlockRecalled, Notice, RunFinished, RunStarted
+from admf_dask.events import BlockFinished, BlockRecalled, Event, Notice, RunFinished, RunStarted
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.page import view as view_module
 from admf_dask.page import words
-from admf_dask.page.pace import FASTEST, PATIENCE, SHARE_BUSY, SHARE_FREE, SLOWEST, Pace
+from admf_dask.page.pace import FASTEST, PATIENCE, SHARE_BUSY, SHARE_FREE, SLOWEST, UNSEEN, Pace
+from admf_dask.page.page import Page
 from admf_dask.page.view import RunView, Side
 from admf_dask.page.words import Executing, WorkerFacts
 from admf_dask.progress.digest import TOP, Digest, Update, in_words
@@ -56,7 +59,7 @@ def failure(index: int, text: str = "no <bars>") -> FailedItem:
     return FailedItem(index, 0.1, Failure("error", "ValueError", text, f"Traceback\nValueError: {text}"))
 
 
-def whole(events: list[object], items: object = SPACE) -> Update:
+def whole(events: Sequence[object], items: object = SPACE) -> Update:
     digest = Digest(items)  # type: ignore[arg-type]
     for event in events:
         digest.take(event)  # type: ignore[arg-type]
@@ -314,29 +317,83 @@ def test_a_notebook_shows_outcomes_as_a_table(inline_session: Session) -> None:
 
 def test_looking_costs_no_more_than_its_share_however_dear_a_drawing_is() -> None:
     for cost in (0.001, 0.02, 0.1):
-        for busy, share in ((True, SHARE_BUSY), (False, SHARE_FREE)):
+        for busy, share in ((2, 2 * SHARE_BUSY), (8, 8 * SHARE_BUSY), (0, SHARE_FREE)):
             pace, now, spent = Pace(), 0.0, 0.0
             for step in range(6000):
                 now = step * FASTEST
                 if pace.due(now, busy=busy, moving=True):
                     pace.made(cost, now, sent=True)
                     pace.drawn(cost)
-                    spent += 2 * cost
-            assert spent / now <= max(share, 2 * cost / SLOWEST) * 1.02
+                    spent += 2 * UNSEEN * cost
+            assert spent / now <= max(share, 2 * UNSEEN * cost / SLOWEST) * 1.02
             assert spent > 0
 
 
 def test_a_browser_that_has_not_drawn_is_waited_for_and_a_hidden_one_is_left_alone() -> None:
     pace = Pace()
-    assert pace.due(0.0, busy=False, moving=True)
+    assert pace.due(0.0, busy=0, moving=True)
     pace.made(0.001, 0.0, sent=True)
-    assert not pace.due(5.0, busy=False, moving=True), "it is still drawing"
-    assert pace.due(PATIENCE, busy=False, moving=True), "it may be gone"
+    assert not pace.due(5.0, busy=0, moving=True), "it is still drawing"
+    assert pace.due(PATIENCE, busy=0, moving=True), "it may be gone"
     pace.drawn(0.001)
-    assert pace.due(5.0, busy=False, moving=True)
+    assert pace.due(5.0, busy=0, moving=True)
     pace.hidden = True
-    assert not pace.due(1e9, busy=False, moving=True)
-    assert pace.interval(busy=False, moving=False) >= 2 * FASTEST
+    assert not pace.due(1e9, busy=0, moving=True)
+    assert pace.interval(busy=0, moving=False) >= 2 * FASTEST
+
+
+class Runs:
+    """A page's source that holds what a test puts there."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, RunView] = {}
+
+    def runs(self) -> dict[str, RunView]:
+        return self.views
+
+    def workers(self) -> tuple[WorkerFacts, ...]:
+        return ()
+
+
+def began(seconds_ago: float, run: str, state: str = "running") -> RunView:
+    start = time.time() - seconds_ago
+    events: list[Event] = [RunStarted(run, "optimize", run, 10, 2, "sharpe", True, start)]
+    events += [RunFinished(run, state, start + 0.5)] if state != "running" else []
+    return RunView.of(whole(events))
+
+
+def test_a_run_is_drawn_when_it_is_over_or_a_second_old() -> None:
+    source = Runs()
+    page = Page(source)
+    page.text("tiles")
+    page.again()
+    assert "Nothing has run" in page._said["tiles"]
+
+    def shown() -> str:
+        page.pace = Pace()
+        page.again()
+        return page._said["header"] if "Nothing has run" not in page._said["tiles"] else ""
+
+    page.text("header")
+    source.views["young"] = began(0.0, "young")
+    assert shown() == "", "it may be over in a moment"
+    source.views["young"] = began(0.6, "young", "finished")
+    assert "young" in shown()
+    source.views["next"] = began(0.0, "next")
+    assert "young" in shown(), "the one that has just begun is not looked at yet"
+    source.views["next"] = began(1.5, "next")
+    assert "next" in shown()
+    page.chooser.value = "young"
+    assert "young" in shown()
+
+
+def test_scores_that_rise_at_every_row_cost_no_more_than_others() -> None:
+    view = RunView.of(whole([started(10**5)]))
+    rising = block(list(range(50_000)), [float(row) for row in range(50_000)])
+    view.take(whole([started(10**5), BlockFinished("f" * 32, rising, 101.0)], range(10**5)))
+    assert len(view.improvements) <= 2 * view_module.MOST_RISES
+    assert view.improvements[-1] == (50_000, 49_999.0)
+    assert view.improvements == sorted(view.improvements)
 
 
 # -- rich reprs and reports of the other results -----------------------------------------------------------------------

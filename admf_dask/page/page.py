@@ -27,8 +27,8 @@ from admf_dask.page.style import AROUND, CARD, CSS, DARK, LIGHT, PAGE, SELECT
 from admf_dask.page.view import RunView
 from admf_dask.page.words import WorkerFacts
 
-_YOUNG = 3.0
-"""Seconds."""
+_YOUNG, _NEWBORN = 3.0, 1.0
+"""Seconds up to which a run is taken to want every CPU, and up to which nothing of it is drawn while it runs."""
 LATEST = "latest"
 SCORED = ("optimize", "backtest")
 """Kinds of runs that have scores, also before the first has come."""
@@ -206,12 +206,16 @@ class Page:
     def again(self) -> None:
         """Bring everything up to date, if it is time."""
         views, workers = self._source.runs(), self._source.workers()
-        slots = min(os.cpu_count() or 1, sum(worker.threads for worker in workers))
+        cpus = max(1, min(os.cpu_count() or 1, sum(worker.threads for worker in workers)))
         now, running = time.time(), [view for view in views.values() if view.state == "running"]
+        view = self._found(views, now)
+        if view is not None and _is_newborn(view, now):
+            # A run that is over within the second is drawn when it is: looking does not slow it down at all.
+            return
         # Heartbeats tell of a run's first seconds late: until they do it is taken to want every CPU.
         young = any(view.elapsed(now) < _YOUNG for view in running)
-        busy = young or sum(worker.cpu for worker in workers) >= 70 * max(1, slots)
-        if self.pace.due(time.monotonic(), busy=busy, moving=bool(running)):
+        busy = young or sum(worker.cpu for worker in workers) >= 70 * cpus
+        if self.pace.due(time.monotonic(), busy=cpus if busy else 0, moving=bool(running)):
             self.update()
 
     # -- content -------------------------------------------------------------------------------------------------------
@@ -220,7 +224,8 @@ class Page:
         """Bring everything up to date; costs milliseconds, and next to nothing when nothing is new."""
         began, now = time.thread_time(), time.time()
         views, workers = self._source.runs(), self._source.workers()
-        view = self._chosen(views)
+        self._offer_runs(views)
+        view = self._found(views, now)
         last = view.last if view is not None else None
         run = last.run if last is not None else ""
         self.say("header", words.header(view, workers))
@@ -240,17 +245,20 @@ class Page:
             self._new.clear()
         self.pace.made(time.thread_time() - began, time.monotonic(), sent=sent)
 
-    def _chosen(self, views: Mapping[str, RunView]) -> RunView | None:
+    def _offer_runs(self, views: Mapping[str, RunView]) -> None:
         options = [(LATEST, "the latest run")]
         # The browser tells options apart by their words, so these differ.
         for number, (run, view) in list(enumerate(views.items(), start=1))[::-1]:
             options.append((run, f"{number}. {view.last.name[:60]} · {view.state}"))
         _offer(self.chooser, options)
+
+    def _found(self, views: Mapping[str, RunView], now: float) -> RunView | None:
+        """The run that is chosen; else the latest that goes on, or that ended, for a second before one that has just begun."""
         found = views.get(str(self.chooser.value))
         if found is not None or not views:
             return found
-        running = [view for view in views.values() if view.state == "running"]
-        return (running or list(views.values()))[-1]
+        grown = [view for view in views.values() if not _is_newborn(view, now)] or list(views.values())
+        return ([view for view in grown if view.state == "running"] or grown)[-1]
 
     def _draw(self, view: RunView | None, now: float, workers: Sequence[WorkerFacts]) -> None:
         scored = view is None or bool(view.size) or view.last.kind in SCORED
@@ -311,6 +319,10 @@ def open_document(doc: Any, page: Page, root: Any) -> None:
             living.again()
 
     doc.add_periodic_callback(again, int(1000 * FASTEST))
+
+
+def _is_newborn(view: RunView, now: float) -> bool:
+    return view.state == "running" and view.elapsed(now) < _NEWBORN
 
 
 def _select(title: str, options: list[tuple[str, str]], width: int = 110) -> Select:

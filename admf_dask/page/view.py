@@ -20,6 +20,8 @@ MOST_ROWS = 2**20
 """Rows kept of a run: 16 bytes each. Beyond, every second one is let go, again and again; the best are in the leaderboard."""
 MOST_CELLS = 64
 """Cells of a heatmap's side; more values than that share cells."""
+MOST_RISES = 400
+"""Of the best so far, kept of one batch of rows."""
 RATES = 600
 """Seconds of throughput that are drawn."""
 
@@ -90,7 +92,7 @@ class RunView:
         needed = self.size + len(scores)
         if needed > len(self.scores):
             room = min(max(2 * len(self.scores), needed), max(MOST_ROWS, needed))
-            self.indices, self.scores = np.resize(self.indices, room), np.resize(self.scores, room)
+            self.indices, self.scores = _grown(self.indices, room, self.size), _grown(self.scores, room, self.size)
         self.indices[self.size : needed] = indices
         self.scores[self.size : needed] = scores
         self.size = needed
@@ -103,12 +105,14 @@ class RunView:
         self._surfaces.clear()
 
     def _improve(self, scores: Floats) -> None:
-        """Where within the new rows the best so far rises; never more than 2,000 points in all."""
+        """Where within the new rows the best so far rises; a few hundred points for each batch, never more than 2,000 in all."""
         sign = 1.0 if self.last.maximize else -1.0
         values = np.where(np.isnan(scores), -np.inf, sign * scores)
         before = sign * self.improvements[-1][1] if self.improvements else -np.inf
         running = np.maximum.accumulate(np.maximum(values, before))
         rises = np.flatnonzero(np.diff(running, prepend=before) > 0)
+        # Scores that come in their own order rise at every row; the last rise is the best, so it stays.
+        rises = rises[::-1][:: 1 + len(rises) // MOST_RISES][::-1]
         self.improvements += [(self.seen + place + 1, float(sign * running[place])) for place in rises.tolist()]
         if len(self.improvements) > 2000:
             self.improvements = self.improvements[::2] + self.improvements[-1:]
@@ -286,6 +290,12 @@ class Surface:
         at = np.nanargmax(values) if self.maximize else np.nanargmin(values)
         row, column = np.unravel_index(int(at), values.shape)
         return int(row), int(column)
+
+
+def _grown(array: NDArray[Any], room: int, used: int) -> NDArray[Any]:
+    larger = np.empty(room, array.dtype)
+    larger[:used] = array[:used]
+    return larger
 
 
 def _is_number(value: Any) -> bool:
