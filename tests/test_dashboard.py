@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -211,10 +212,12 @@ def test_jupyterlab_is_told_of_the_parts(
     with urllib.request.urlopen(watched[0].replace("/runs", "/individual-plots.json"), timeout=20) as answer:
         plots = json.load(answer)
     assert plots["Individual Task Stream"] == "/individual-task-stream"
+    with urllib.request.urlopen(f"{watched[0]}/individual-plots.json", timeout=20) as answer:
+        assert json.load(answer) == plots, "the address of the page does as well in the field of the extension"
     ours = [path for path in plots.values() if path.startswith("/individual-run-")]
     assert len(ours) == 7
     for path in ours:
-        tab = open_tab(watched[0].replace("/runs", path))
+        tab = open_tab(f"{watched[0]}{path}" if "history" in path else watched[0].replace("/runs", path))
         tab.page.wait_for_function("Bokeh.documents.length === 1", timeout=20_000)
         assert tab.errors == []
 
@@ -302,11 +305,40 @@ def has_blocks(folder: Path) -> bool:
         return False
 
 
+def test_behind_a_hub_that_hides_its_address_only_what_came_through_its_proxy_may_talk(tmp_path: Path) -> None:
+    small = ParameterSpace({"fast": [3, 4], "slow": [50, 60]})
+    with Session(ParallelConfig(enabled=False)) as session:
+        optimizer = ParallelOptimizer(session=session)
+        optimizer.optimize(small, work.score, score="sharpe", journal=tmp_path / "journal", progress=False)
+    with serving(tmp_path, JUPYTERHUB_SERVICE_PREFIX="/user/me/") as (link, _):
+        port = link.removeprefix("/user/me/proxy/").removesuffix("/runs")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/runs", timeout=20) as page:
+            assert b'src="static/js/bokeh' in page.read(), "where its scripts are is the proxy's to say"
+        assert answer_to_a_websocket(port, {"X-Forwarded-For": "10.0.0.9"}, origin="hub.org") == 101
+        assert answer_to_a_websocket(port, {}, origin="hub.org") == 403
+        assert answer_to_a_websocket(port, {"X-Forwarded-For": "10.0.0.9"}, origin="evil.org") == 403
+
+
+def answer_to_a_websocket(port: str, more: dict[str, str], origin: str) -> int:
+    """The status with which a server of pages answers to the start of one."""
+    headers = {
+        "Host": "hub.org", "Origin": f"https://{origin}", "Connection": "Upgrade", "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Protocol": "bokeh, token",
+    }  # fmt: skip
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+    try:
+        connection.request("GET", "/runs/ws", headers=headers | more)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(folder: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`admf-dask dashboard` over a folder: its link and process."""
     command = [sys.executable, "-m", "admf_dask", "dashboard", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as served:
         try:
             assert served.stdout is not None

@@ -46,5 +46,14 @@ def _tell_jupyterlab(scheduler: Any) -> None:
             live = {path: path.strip("/") for app in served for path in sorted(app.app_paths) if "individual-" in path}
             self.write({name.replace("-", " ").title(): path for path, name in {**live, **still}.items()})
 
-    routes = [(r"/individual-plots.json", Plots, {"dask_server": scheduler})]
+    class Above(RequestHandler):  # type: ignore[misc]
+        def get(self, name: str) -> None:
+            self.redirect(f"../{name}")
+
+    server = {"dask_server": scheduler}
+    # The address of our page is what a user has at hand, so it does as well as the dashboard's in the field of the extension.
+    routes = [
+        (r"/individual-plots.json", Plots, server),
+        (rf"/{PAGE}/(individual-[a-z-]+(?:\.json|\.html)?)", Above, server),
+    ]
     scheduler.http_application.add_handlers(".*", routes)

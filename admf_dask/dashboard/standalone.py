@@ -12,8 +12,10 @@ from typing import Any
 
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
+from bokeh.server.auth_provider import AuthProvider, NullAuth
 from bokeh.server.server import Server
 from tornado.ioloop import IOLoop
+from tornado.web import HTTPError
 
 from admf_dask.errors import ConfigError
 from admf_dask.journal import Journal
@@ -22,11 +24,13 @@ from admf_dask.page.page import Page, open_document
 from admf_dask.page.view import RunView
 from admf_dask.page.words import WorkerFacts
 from admf_dask.progress.digest import Digest
-from admf_dask.runtime.links import origins, page_link, tunnel
+from admf_dask.runtime.links import from_the_proxy, origins, page_link, tunnel
 
 TEMPLATE = """
 {% block preamble %}<meta name="color-scheme" content="light dark"><style>body { margin: 8px; }</style>{% endblock %}
+{% block js_resources %}{{ super() | replace('src="/static/', 'src="static/') }}{% endblock %}
 """
+"""Of the page; its scripts are beside it, not at the root of the host, which behind a proxy is another server's."""
 
 
 class JournalSource:
@@ -72,10 +76,12 @@ def serve(folder: Path, address: str | None, ready: Callable[[str, str | None], 
         doc.template = TEMPLATE
         open_document(doc, page, page.root())
 
+    allowed = origins(os.environ, host, port)
+
     async def until_interrupted() -> None:
         server = Server(
             {"/runs": Application(FunctionHandler(document))}, io_loop=IOLoop.current(), address=host, port=port,
-            allow_websocket_origin=origins(os.environ, host, port), use_index=False,
+            allow_websocket_origin=allowed or ["*"], auth_provider=NullAuth() if allowed else _ThroughProxy(), use_index=False,
         )  # fmt: skip
         server.start()
         ready(page_link(os.environ, host, port), tunnel(os.environ, host, port))
@@ -85,6 +91,29 @@ def serve(folder: Path, address: str | None, ready: Callable[[str, str | None], 
             server.stop()
 
     asyncio.run(until_interrupted())
+
+
+class _ThroughProxy(AuthProvider):  # type: ignore[misc]
+    """Refuses websockets that did not come through the proxy, where its address is not known."""
+
+    get_user = login_url = login_handler = logout_url = logout_handler = None
+
+    @property
+    def get_user_async(self) -> Callable[[Any], Any]:
+        """Called for every request, before it is answered."""
+
+        async def check(handler: Any) -> str:
+            headers = handler.request.headers
+            if headers.get("Upgrade", "").lower() == "websocket" and not from_the_proxy(headers):
+                raise HTTPError(403, "this page talks to its server through the proxy in front of it only")
+            return "somebody"
+
+        return check
+
+    @property
+    def get_login_url(self) -> Callable[[Any], str]:
+        """Bokeh wants one; nobody is ever sent there, for everybody is somebody."""
+        return lambda handler: "/runs"
 
 
 def _address(address: str | None) -> tuple[str, int]:

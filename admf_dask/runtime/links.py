@@ -22,17 +22,35 @@ def page_link(environment: Mapping[str, str], host: str, port: int, page: str = 
     return f"http://{host}:{port}/{page}"
 
 
-def origins(environment: Mapping[str, str], host: str, port: int) -> list[str]:
+def reached(environment: Mapping[str, str], link: str) -> str:
+    """A link of Dask's to a scheduler on this machine, as it works where the user sits; others as they are."""
+    parts = urlsplit(link)
+    if parts.scheme != "http" or not parts.port or not _is_loopback(str(parts.hostname)):
+        return link
+    return page_link(environment, str(parts.hostname), parts.port, parts.path.lstrip("/"))
+
+
+def origins(environment: Mapping[str, str], host: str, port: int) -> list[str] | None:
     """Where a page that a server of ours has sent may talk to it from: its own address, and that of the proxy before it.
 
-    JupyterHub often does not tell its own address: then anywhere, for the proxy lets in only whom it knows.
+    JupyterHub often does not tell its own address: then None, and each request has to show that it is `from_the_proxy`.
     """
     link = urlsplit(page_link(environment, host, port))
     if not link.netloc:
-        return ["*"]
-    usual = {"https": 443, "http": 80}[link.scheme]
+        return None
     own = [host, "localhost", "127.0.0.1"] if _is_loopback(host) else [host]
-    return list(dict.fromkeys([*(f"{name}:{port}" for name in own), f"{link.hostname}:{link.port or usual}"]))
+    # A browser leaves the usual port of a scheme out, and Bokeh then takes it for 80, of https too.
+    return list(dict.fromkeys([*(f"{name}:{port}" for name in own), f"{link.hostname}:{link.port or 80}"]))
+
+
+def from_the_proxy(headers: Mapping[str, str]) -> bool:
+    """Whether a request came through a proxy, from a page of the address that the proxy itself was asked at.
+
+    A browser cannot be made to say that it was forwarded, so a page elsewhere that finds the port by itself is refused, and one
+    that goes through the proxy with the user's cookie is of another origin than the host it asks.
+    """
+    origin, asked = urlsplit(headers.get("Origin", "")).netloc, headers.get("Host", "")
+    return bool(asked) and origin.lower() == asked.lower() and "X-Forwarded-For" in headers
 
 
 def tunnel(environment: Mapping[str, str], host: str, port: int) -> str | None:

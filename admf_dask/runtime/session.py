@@ -48,7 +48,7 @@ from admf_dask.runtime.feed import RunFeed
 from admf_dask.runtime.guard import refuse_unguarded_main
 from admf_dask.runtime.inline import InlineExecutor
 from admf_dask.runtime.leases import new_folder
-from admf_dask.runtime.links import PAGE
+from admf_dask.runtime.links import PAGE, reached
 from admf_dask.runtime.mapping import Outcomes, map_evaluator, outcomes_of
 from admf_dask.runtime.replies import Executor
 from admf_dask.runtime.security import make_security
@@ -330,7 +330,7 @@ class Session:
             return self._page.link
         if self._client is None or self._cluster is not None or not self._client.dashboard_link:
             return None
-        link = str(self._client.dashboard_link)
+        link = reached(os.environ, str(self._client.dashboard_link))
         if self._page_ready is None:
             return link
         concurrent.futures.wait([self._page_ready], timeout=5)
