@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 import pytest
+from bokeh.server.util import check_allowlist
 
 from admf_dask import (
     Layout,
@@ -25,6 +27,7 @@ from admf_dask import (
     Session,
     run_parallel_backtests,
 )
+from admf_dask.dashboard.plugin import MOST_RUNS, WHOLE_RUNS, RunsPlugin
 from admf_dask.events import BlockFinished, BlockRecalled, Event, Notice, RunFinished, RunStarted
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.page import view as view_module
@@ -37,7 +40,7 @@ from admf_dask.progress.digest import TOP, Digest, Update, in_words
 from admf_dask.rich import FONT, GREY
 from admf_dask.runtime import FailedItemsWarning
 from admf_dask.runtime.cluster import free_address
-from admf_dask.runtime.links import origins, page_link, tunnel
+from admf_dask.runtime.links import from_the_proxy, origins, page_link, reached, tunnel
 
 SPACE = ParameterSpace({"fast": range(10), "slow": range(0, 100, 10), "kind": ["a", "b"]}, constraints=["fast < slow"])
 
@@ -249,14 +252,38 @@ def test_the_link_works_where_the_user_sits(environment: dict[str, str], expecte
     assert page_link(environment, "127.0.0.1", 8787) == expected
 
 
+def test_the_link_of_a_scheduler_that_is_the_users_own_works_there_too() -> None:
+    hub = {"JUPYTERHUB_SERVICE_PREFIX": "/user/me/"}
+    assert reached(hub, "http://127.0.0.1:8787/status") == "/user/me/proxy/8787/status"
+    assert reached({}, "http://127.0.0.1:8787/status") == "http://127.0.0.1:8787/status"
+    for other in ("http://10.0.0.7:8787/status", "/user/me/proxy/8787/status", "https://cluster.org/status"):
+        assert reached(hub, other) == other
+
+
 def test_a_page_talks_to_its_server_from_its_own_address_and_the_proxys_only() -> None:
     assert origins({}, "127.0.0.1", 8788) == ["127.0.0.1:8788", "localhost:8788"]
     code = {"VSCODE_PROXY_URI": "https://x.dev/proxy/{{port}}/"}
-    assert origins(code, "127.0.0.1", 8788)[-1] == "x.dev:443"
     hub = {"JUPYTERHUB_SERVICE_PREFIX": "/user/me/", "JUPYTERHUB_HOST": "http://hub.org:8000"}
-    assert origins(hub, "127.0.0.1", 8788)[-1] == "hub.org:8000"
-    assert origins({"JUPYTERHUB_SERVICE_PREFIX": "/user/me/"}, "127.0.0.1", 8788) == ["*"]
+    for environment, good, bad in (
+        (code, "https://x.dev", "http://x.dev:8080"),
+        (hub, "http://hub.org:8000", "http://hub.org"),
+    ):
+        allowed = origins(environment, "127.0.0.1", 8788)
+        assert allowed is not None
+        assert check_allowlist(urlsplit(good).netloc, allowed)
+        assert not check_allowlist(urlsplit(bad).netloc, allowed)
+    assert origins({"JUPYTERHUB_SERVICE_PREFIX": "/user/me/"}, "127.0.0.1", 8788) is None
     assert origins({}, "10.0.0.7", 80) == ["10.0.0.7:80"]
+
+
+def test_behind_a_hub_that_hides_its_address_a_request_shows_that_it_came_through() -> None:
+    good = {"Origin": "https://hub.org", "Host": "hub.org", "X-Forwarded-For": "10.0.0.9"}
+    assert from_the_proxy(good)
+    assert from_the_proxy({**good, "Origin": "https://HUB.org"})
+    assert not from_the_proxy({**good, "Origin": "https://evil.org"}), "with the user's cookie, from a page elsewhere"
+    assert not from_the_proxy({"Origin": "http://evil.org:1", "Host": "evil.org:1"}), "a name that leads to loopback"
+    assert not from_the_proxy({**good, "Origin": "null"})
+    assert not from_the_proxy({"X-Forwarded-For": "10.0.0.9"})
 
 
 def test_where_a_port_is_taken_the_next_free_one_is_used_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -385,6 +412,22 @@ def test_a_run_is_drawn_when_it_is_over_or_a_second_old() -> None:
     assert "next" in shown()
     page.chooser.value = "young"
     assert "young" in shown()
+
+
+def test_a_scheduler_keeps_few_rows_of_old_runs_and_forgets_the_oldest() -> None:
+    plugin = RunsPlugin()
+    rows = 2 * view_module.ROWS_OF_OLD + 5
+    for number in range(MOST_RUNS + 8):
+        begun = RunStarted(f"{number:032d}", "optimize", "x", rows, 2, "sharpe", True, 0.0)
+        plugin.receive(whole([begun]))
+        if number > MOST_RUNS - 3:
+            plugin.runs[begun.run]._keep(np.arange(rows), np.ones(rows))
+        plugin.receive(whole([begun, RunFinished(begun.run, "finished", 1.0)]))
+    kept = list(plugin.runs.values())
+    assert len(kept) == MOST_RUNS
+    assert [view.size for view in kept[-WHOLE_RUNS - 1 :]] == [rows] * (WHOLE_RUNS + 1)
+    assert max(len(view.scores) for view in kept[: -WHOLE_RUNS - 1]) <= view_module.ROWS_OF_OLD
+    assert kept[-WHOLE_RUNS - 2].size > view_module.ROWS_OF_OLD // 3
 
 
 def test_scores_that_rise_at_every_row_cost_no_more_than_others() -> None:

@@ -17,8 +17,8 @@ from admf_dask.page.view import RunView
 from admf_dask.progress.digest import Update
 from admf_dask.runtime.feed import HANDLER
 
-MOST_RUNS = 30
-"""Finished runs that are kept, the latest."""
+MOST_RUNS, WHOLE_RUNS = 30, 4
+"""Finished runs that are kept, the latest; and how many of them with all rows, 16 MB for a million."""
 logger = logging.getLogger("admf_dask")
 
 
@@ -70,9 +70,12 @@ class RunsPlugin(SchedulerPlugin):  # type: ignore[misc]
                 self.version += 1
 
     def _forget_old(self) -> None:
-        over = len(self.runs) - MOST_RUNS
-        for run in [run for run, view in self.runs.items() if view.state != "running"][: max(0, over)]:
+        ended = [run for run, view in self.runs.items() if view.state != "running"]
+        for run in ended[: max(0, len(self.runs) - MOST_RUNS)]:
             del self.runs[run]
+        for run in ended[:-WHOLE_RUNS]:
+            if run in self.runs:
+                self.runs[run].shrink()
 
 
 def _serves_pages(scheduler: Any) -> bool:

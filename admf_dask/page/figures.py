@@ -40,6 +40,10 @@ MOST_POINTS = 4000
 """Of a history that stands still; a quarter of them while it grows, for each is drawn again each time."""
 
 
+_DOTS = ((100, 7, 0.8), (1000, 5, 0.5), (float("inf"), 4, 0.35))
+"""Up to how many scores, how large and how opaque each is: a few are seen, and many do not become a wall."""
+
+
 class History:
     """Every score in the order in which it came, and the best so far."""
 
@@ -48,7 +52,9 @@ class History:
         self.points = ColumnDataSource({"n": [], "score": []})
         self.best = ColumnDataSource({"n": [], "score": []})
         self.plot = _figure("History of scores", height=300, x_axis_label="evaluations completed")
-        self.dots = self.plot.scatter("n", "score", source=self.points, size=4, line_color=None, fill_alpha=0.35)
+        self.dots = self.plot.scatter(
+            "n", "score", source=self.points, size=_DOTS[0][1], line_color=None, fill_alpha=_DOTS[0][2]
+        )
         self.line = self.plot.step("n", "score", source=self.best, mode="after", line_width=2)
         self.plot.add_tools(
             HoverTool(renderers=[self.dots], tooltips=[("evaluation", "@n{0,0}"), ("score", "@score{0.0000}")])
@@ -73,6 +79,9 @@ class History:
             self.best.data = {"n": [], "score": []}
             return
         n, scores = view.points(MOST_POINTS if view.state != "running" else MOST_POINTS // 4)
+        size, alpha = next((size, alpha) for most, size, alpha in _DOTS if len(n) <= most)
+        if self.dots.glyph.size != size:
+            self.dots.glyph.update(size=size, fill_alpha=alpha)
         self.points.data = {"n": n, "score": scores}
         steps = [*view.improvements, (view.seen, view.improvements[-1][1])] if view.improvements else []
         self.best.data = {"n": [at for at, _ in steps], "score": [score for _, score in steps]}
@@ -223,14 +232,16 @@ class Heatmap:
         self.mark.data = {"x": [best[1]], "y": [best[0]]} if best else {"x": [], "y": []}
 
     def _set_axes(self, surface: Surface) -> None:
-        for axis, span, side in (
-            (self.plot.xaxis, self.plot.x_range, surface.x),
-            (self.plot.yaxis, self.plot.y_range, surface.y),
+        # As many labels as have room beside each other in the narrowest window.
+        room = max(2, min(10, 280 // (6 * max(map(len, surface.x.labels), default=1) + 14)))
+        for axis, span, side, most in (
+            (self.plot.xaxis, self.plot.x_range, surface.x, room),
+            (self.plot.yaxis, self.plot.y_range, surface.y, 10),
         ):
             count = len(side.labels)
             # A little more than the cells, so that the mark of the best has room at the edge.
             span.update(start=-0.5 - 0.02 * count, end=count - 0.5 + 0.02 * count)
-            step = max(1, -(-count // 10))
+            step = max(1, -(-count // most))
             (only,) = axis
             only.formatter.args = {"labels": side.labels}
             only.ticker.ticks = list(range(0, count, step))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FASTEST, SLOWEST = 0.5, 5.0
+FASTEST, SLOWEST = 0.5, 4.0
 """Seconds between two updates."""
 SHARE_BUSY, SHARE_FREE = 0.02, 0.25
 """What the page and its browser may take together: of all CPUs while workers want each of them, else of one CPU."""
@@ -44,10 +44,15 @@ class Pace:
 
     def made(self, seconds: float, now: float, *, sent: bool) -> None:
         """An update took so many seconds of this process; `sent` where the browser will say that it has drawn it."""
-        self._made += _WEIGHT * (seconds - self._made)
+        self._made = _towards(self._made, seconds)
         self._last, self._waiting = now, sent
 
     def drawn(self, seconds: float) -> None:
         """The browser has drawn it in so many seconds."""
         self._waiting = False
-        self._drawn += _WEIGHT * (min(seconds, SLOWEST) - self._drawn)
+        self._drawn = _towards(self._drawn, seconds)
+
+
+def _towards(before: float, seconds: float) -> float:
+    """A moving mean, in which one drawing that took long, such as a page's first, counts as three usual ones do."""
+    return before + _WEIGHT * (min(seconds, 3 * before) - before)

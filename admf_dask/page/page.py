@@ -23,7 +23,7 @@ from bokeh.models import (
 from admf_dask.page import words
 from admf_dask.page.figures import Equity, Heatmap, History, Throughput
 from admf_dask.page.pace import FASTEST, Pace
-from admf_dask.page.style import AROUND, CARD, CSS, DARK, LIGHT, PAGE, SELECT
+from admf_dask.page.style import AROUND, CARD, CSS, DARK, LIGHT, PAGE, SELECT, Palette
 from admf_dask.page.view import RunView
 from admf_dask.page.words import WorkerFacts
 
@@ -53,6 +53,7 @@ _READY = """
 const scheme = window.matchMedia('(prefers-color-scheme: dark)');
 const dress = () => { dark.value = scheme.matches ? 'dark' : 'light'; };
 dress();
+up.data = {drawn: [-1], hidden: [document.visibilityState === "hidden"]};
 scheme.addEventListener('change', dress);
 document.addEventListener('visibilitychange', () => {
   up.data = {drawn: [-1], hidden: [document.visibilityState === "hidden"]};
@@ -85,7 +86,7 @@ class Page:
         self.trace = _select("Traceback of", [("", "choose a failure to read its traceback")])
         self.trace.sizing_mode = "stretch_width"
         self.dark = TextInput(value="", visible=False, name="dark")
-        self.dark.on_change("value", lambda attr, old, new: self._dress())
+        self.dark.on_change("value", lambda attr, old, new: self._dress_as_told())
         for control in (self.chooser, self.x, self.y, self.how, self.trace):
             control.on_change("value", lambda attr, old, new: self.update())
         self._traces: dict[str, str] = {}
@@ -98,10 +99,13 @@ class Page:
         self.up = ColumnDataSource({"drawn": [], "hidden": []})
         """What the browser tells: milliseconds that drawing took, and whether nobody sees the page."""
         self.up.on_change("data", lambda attr, old, new: self._heard())
-        self._dress()
+        self.dress(LIGHT)
 
-    def _dress(self) -> None:
-        palette = DARK if self.dark.value == "dark" else LIGHT
+    def _dress_as_told(self) -> None:
+        self.dress(DARK if self.dark.value == "dark" else LIGHT)
+
+    def dress(self, palette: Palette) -> None:
+        """Colours of the figures; those of the words are CSS."""
         for part in (self.history, self.heatmap, self.equity, self.throughput):
             part.dress(palette)
 
@@ -141,6 +145,9 @@ class Page:
         if name not in self._cards:
             parts = content.get(name, lambda: (self.text(name),))()
             self._cards[name] = card(*parts, flex=flex)
+            if name == "leaderboard" and flex:
+                # As high as what is beside it.
+                self._cards[name].sizing_mode = "stretch_both"
         return self._cards[name]
 
     def _reveal(self, name: str, there: bool) -> None:
@@ -187,12 +194,12 @@ class Page:
             self.say(name, make())
 
     def follow(self, root: Any) -> None:
-        """From now on a browser has the page: it is sent what is new."""
-        self._live = True
+        """Send a browser what is new, once it has said that it has the page: what is sent before is in it, or is lost."""
         self.down.js_on_change("data", CustomJS(args={"texts": self._texts, "up": self.up}, code=_PUT))
         root.tags = [self.down, self.up]
 
     def _heard(self) -> None:
+        self._live = True
         told: Any = self.up.data
         for milliseconds in list(told.get("drawn", ()))[:1]:
             # Below 0: nothing was drawn. It is a browser that speaks, so it may say anything.
@@ -230,7 +237,8 @@ class Page:
         run = last.run if last is not None else ""
         self.say("header", words.header(view, workers))
         self.say("tiles", words.tiles(view, now))
-        self._tell("leaderboard", (run, last and (last.best, last.score)), lambda: words.leaderboard(view))
+        board = (run, view.state, last.best, last.score) if view is not None and last is not None else ()
+        self._tell("leaderboard", board, lambda: words.leaderboard(view))
         self.say("workers", words.machine(workers, dict(views)))
         self.say("slowest", words.slowest(view, workers))
         self._tell("failures", (run, last and (last.failed, last.failures)), lambda: words.failures(view))
@@ -287,8 +295,10 @@ class Page:
         for control, place in ((self.x, 0), (self.y, 1)):
             _offer(control, [(name, name) for name in names], place)
         drawn = len(names) >= 2 and self.x.value != self.y.value
-        hint = "" if drawn else "<span class='soft small'>two parameters with several values each are needed</span>"
-        self.say("heatmap title", f"<h2>Parameters</h2>{hint}")
+        hint = "" if drawn else "two parameters with several values each are needed"
+        if drawn and view is not None and view.stride > 1:
+            hint = f"of one evaluation in {view.stride:,}"
+        self.say("heatmap title", f"<h2>Parameters</h2><span class='soft small'>{hint}</span>")
         self.heatmap.show(view if drawn else None, str(self.x.value), str(self.y.value), str(self.how.value))
 
     def _offer_traces(self, view: RunView | None) -> None:

@@ -18,6 +18,8 @@ from admf_dask.space import Combinable
 
 MOST_ROWS = 2**20
 """Rows kept of a run: 16 bytes each. Beyond, every second one is let go, again and again; the best are in the leaderboard."""
+ROWS_OF_OLD = 2**16
+"""Rows kept of a run that ended a while ago: a megabyte."""
 MOST_CELLS = 64
 """Cells of a heatmap's side; more values than that share cells."""
 MOST_RISES = 400
@@ -103,6 +105,13 @@ class RunView:
         self.scores[:kept] = self.scores[: self.size : 2].copy()
         self.size, self.stride = kept, 2 * self.stride
         self._surfaces.clear()
+
+    def shrink(self) -> None:
+        """Keep few rows: for a run that is old."""
+        while self.size > ROWS_OF_OLD:
+            self._thin()
+        if len(self.scores) > ROWS_OF_OLD:
+            self.indices, self.scores = self.indices[: self.size].copy(), self.scores[: self.size].copy()
 
     def _improve(self, scores: Floats) -> None:
         """Where within the new rows the best so far rises; a few hundred points for each batch, never more than 2,000 in all."""
@@ -236,7 +245,7 @@ class Side:
         edges = [len(ordered) * cell // cells for cell in range(cells)]
         first = [ordered[edge] for edge in edges]
         places = {} if numeric else {_key(v): place * cells // len(ordered) for place, v in enumerate(ordered)}
-        return cls(name, [_short(value) for value in first], first, numeric, places)
+        return cls(name, _labels(first), first, numeric, places)
 
     def codes(self, column: NDArray[Any]) -> NDArray[np.int64]:
         """The cell of each value; -1 where the parameter does not exist."""
@@ -290,6 +299,15 @@ class Surface:
         at = np.nanargmax(values) if self.maximize else np.nanargmin(values)
         row, column = np.unravel_index(int(at), values.shape)
         return int(row), int(column)
+
+
+def _labels(values: list[Any]) -> list[str]:
+    """Short, and different where the values are."""
+    if all(isinstance(value, (int, float)) and abs(value) < 1000 for value in values):
+        labels = [f"{value:.3g}" for value in values]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [_short(value) for value in values]
 
 
 def _grown(array: NDArray[Any], room: int, used: int) -> NDArray[Any]:

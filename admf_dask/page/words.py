@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from admf_dask.page.view import RunView
-from admf_dask.progress.digest import Parameters
+from admf_dask.progress.digest import TOP, Parameters
 from admf_dask.text import format_bytes, format_count, format_rate, format_seconds, readable
 
 MOST_CELLS = 600
@@ -84,7 +84,11 @@ def tiles(view: RunView | None, now: float) -> str:
             *(NONE, "no total") if last.open_ended else (f"{_percent(share)} %", bar),
         ),
         _tile("completed", format_count(last.done), " · ".join(aside)),
-        _tile("rate", format_rate(view.rate(now)), "15 s average" if view.state == "running" else "over the whole run"),
+        _tile(
+            "rate",
+            format_rate(view.rate(now)) if last.done else NONE,
+            "15 s average" if view.state == "running" else "over the whole run",
+        ),
         _tile("time left" if view.state == "running" else "took", left, band),
         _best(view),
         _tile("failed", format_count(last.failed), share_failed, "red" if last.failed else ""),
@@ -157,7 +161,8 @@ def leaderboard(view: RunView | None) -> str:
     """The best twenty with their parameters."""
     best = view.last.best if view else ()
     if view is None or not best:
-        return f"<h2>Leaderboard</h2>{_nothing('The best evaluations stand here as soon as there are scores.')}"
+        empty = _nothing("The best evaluations stand here as soon as there are scores.")
+        return f"<h2>Leaderboard</h2>{_of_height(view, empty)}"
     names = list(dict.fromkeys(name for _, _, parameters in best for name in view.told(parameters)))[:8]
     figures = _distinct([score for score, _, _ in best])
     scores = [score for score, _, _ in best]
@@ -173,16 +178,25 @@ def leaderboard(view: RunView | None) -> str:
         mark = "orange" if place == 1 else "soft"
         rows.append(f'<tr><td class="left {mark}">{place}</td><td>{figure}</td><td class="wide">{bar}</td>{cells}</tr>')
     title = safe(readable(str(view.last.score or "score")))
-    return f"<h2>Leaderboard</h2><table><tr><th></th><th>{title}</th><th></th>{heads}</tr>{''.join(rows)}</table>"
+    table = f"<table><tr><th></th><th>{title}</th><th></th>{heads}</tr>{''.join(rows)}</table>"
+    return f"<h2>Leaderboard</h2>{_of_height(view, table)}"
+
+
+def _of_height(view: RunView | None, content: str) -> str:
+    """With room for the rows that a run that goes on will have, so that what is below stays where it is."""
+    if view is None or view.state != "running":
+        return content
+    return f'<div style="min-height:{26 + 29 * min(TOP, view.last.total)}px">{content}</div>'
 
 
 def _distinct(scores: Sequence[float]) -> list[str]:
     """Scores with four decimals, or as many more as it takes to tell different ones apart."""
+    different = len({f"{score:.9f}" for score in scores})
     for digits in range(4, 10):
         texts = [f"{score:,.{digits}f}" for score in scores]
-        if len(set(texts)) == len(set(scores)):
-            return texts
-    return [f"{score:.10g}" for score in scores]
+        if len(set(texts)) >= different:
+            break
+    return texts
 
 
 def symbols(view: RunView, running: Iterable[int]) -> str:
