@@ -32,6 +32,8 @@ import work
 from loads import Grid, calibrate
 
 from admf_dask import ParallelOptimizer, ParameterSpace, Session, batch_objective
+from admf_dask.dashboard.plugin import WHOLE_RUNS
+from admf_dask.page.pace import Pace
 from admf_dask.progress import TerminalProgress
 
 UNWATCHED, WATCHED, LOOKED_AT = "dashboard: null", "page and progress", "and a browser"
@@ -137,34 +139,75 @@ def wave(columns: Any) -> Any:
     return np.sin(columns["a"] * 0.01) + np.cos(columns["b"] * 0.01)
 
 
-def a_million(slots: int) -> list[list[str]]:
-    """Seconds without and with the page, and what the page made of it."""
+class Draws:
+    """What the page and the browser say that drawing took, in seconds."""
+
+    def __init__(self) -> None:
+        """Listens from now on."""
+        self.made: list[float] = []
+        self.drawn: list[float] = []
+        made, drawn = Pace.made, Pace.drawn
+
+        def note_made(pace: Pace, seconds: float, now: float, *, sent: bool) -> None:
+            self.made.append(seconds)
+            made(pace, seconds, now, sent=sent)
+
+        def note_drawn(pace: Pace, seconds: float) -> None:
+            self.drawn.append(seconds)
+            drawn(pace, seconds)
+
+        Pace.made, Pace.drawn = note_made, note_drawn  # type: ignore[method-assign]
+
+    def rows(self, seconds: float) -> list[list[str]]:
+        """For the table; `seconds` since `clear`."""
+        found = [["drawn, times a second", f"{len(self.made) / seconds:.2f}"]]
+        for what, spent in (("on the scheduler", self.made), ("seen by the browser", self.drawn)):
+            words = f"{1000 * statistics.median(spent):.1f} and {1000 * max(spent):.1f} ms" if spent else ""
+            found.append([f"a drawing {what}, median and longest", words])
+        return found
+
+    def clear(self) -> None:
+        """Forget what was."""
+        self.made.clear()
+        self.drawn.clear()
+
+
+def a_million(slots: int, runs: int) -> list[list[str]]:
+    """Seconds and CPU seconds of a run without and with the page, and what the page made of it."""
     space = ParameterSpace({"a": range(1000), "b": range(1000)})
-    seconds: dict[str, float] = {}
-    grown: dict[str, int] = {}
-    for how in (UNWATCHED, WATCHED, LOOKED_AT):
-        with watched(how, slots) as session:
-            optimizer = ParallelOptimizer(session=session)
-            optimizer.optimize(space, wave, progress=progress_of(how))
-            before, began = psutil.Process().memory_info().rss, time.perf_counter()
-            for _ in range(3):
-                optimizer.optimize(space, wave, progress=progress_of(how))
-            seconds[how] = (time.perf_counter() - began) / 3
-            time.sleep(1)
-            grown[how] = psutil.Process().memory_info().rss - before
-            if how == WATCHED:
-                views = session.client.cluster.scheduler.plugins["admf-dask-runs"].runs.values()
-                rows, updates = [view.size for view in views], [view.version for view in views]
-    each = max(updates) / seconds[WATCHED]
-    return [
-        ["seconds without the page", f"{seconds[UNWATCHED]:.2f}"],
-        ["seconds with the page", f"{seconds[WATCHED]:.2f}"],
-        ["seconds with the page and a browser", f"{seconds[LOOKED_AT]:.2f}"],
-        ["updates a second", f"{each:.1f}"],
-        ["rows kept of each run", f"{max(rows):,}"],
-        ["memory grown by three such runs, without the page", common.mib(grown[UNWATCHED])],
-        ["memory grown by three such runs, with the page", common.mib(grown[WATCHED])],
-    ]
+    ways = {how: a_million_watched(how, slots, runs, space) for how in (UNWATCHED, WATCHED, LOOKED_AT)}
+    plain = ways[UNWATCHED]
+    rows = []
+    for how, (lap, cpu, grown, _) in ways.items():
+        against = f"{lap / plain[0]:.3f} and {cpu / plain[1]:.3f} of unwatched"
+        rows.append([f"a run, {how}", f"{lap:.2f} s, {cpu:.2f} s of CPU, {against}"])
+        rows.append([f"memory of the driver grown by {runs} runs, {how}", common.mib(grown)])
+    return rows + ways[LOOKED_AT][3]
+
+
+def a_million_watched(
+    how: str, slots: int, runs: int, space: ParameterSpace
+) -> tuple[float, float, int, list[list[str]]]:
+    """Seconds, CPU seconds, bytes that the driver (and so the scheduler) grew, what was seen of the page."""
+    draws = Draws()
+    with watched(how, slots) as session:
+        optimizer = ParallelOptimizer(session=session)
+        # What is kept of runs that ended has its size after five: then it is to stay as it is.
+        for _ in range(WHOLE_RUNS + 1):
+            optimizer.optimize(space, wave, progress=progress_of(how), name="a million")
+        draws.clear()
+        before, cpu, began = psutil.Process().memory_info().rss, cpu_seconds(), time.perf_counter()
+        for _ in range(runs):
+            optimizer.optimize(space, wave, progress=progress_of(how), name="a million")
+        seconds, spent = time.perf_counter() - began, cpu_seconds()["all"] - cpu["all"]
+        rows = draws.rows(seconds)
+        grown = psutil.Process().memory_info().rss - before
+        if how != UNWATCHED:
+            views = list(session.client.cluster.scheduler.plugins["admf-dask-runs"].runs.values())
+            rows += [["updates of a run that the scheduler got a second", f"{views[-1].version / seconds * runs:.1f}"]]
+            rows += [["rows kept, latest and oldest run", f"{views[-1].size:,} and {views[0].size:,}"]]
+            rows += [["memory of all rows kept", common.mib(sum(v.scores.nbytes + v.indices.nbytes for v in views))]]
+    return seconds / runs, spent / runs, grown, rows
 
 
 def start_rows(rounds: int, slots: int) -> list[list[str]]:
@@ -212,7 +255,7 @@ def main() -> int:
         ]
         common.print_table("watching, medians of ratios", columns, rows, markdown=given.markdown)
     if "million" in chosen:
-        figures["million"] = a_million(given.slots)
+        figures["million"] = a_million(given.slots, 4 if given.quick else 12)
         common.print_table("a million evaluations", ["what", ""], figures["million"], markdown=given.markdown)
     if "start" in chosen:
         figures["start"] = start_rows(given.rounds, given.slots)
