@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from remote_cluster import remote
 from admf_dask import Journal, JournalError, ParallelConfig, ParallelOptimizer, ParameterSpace, Session
 from admf_dask.events import BlockFinished, RunFinished
 from admf_dask.journal.follow import Follow
+from admf_dask.page.style import DARK, LIGHT
 from admf_dask.runtime import FailedItemsWarning
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -305,6 +307,46 @@ def has_blocks(folder: Path) -> bool:
         return False
 
 
+def test_the_link_that_is_printed_works_behind_jupyters_proxy(
+    tmp_path: Path, open_tab: Callable[..., Tab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jupyter_server_proxy")
+    with jupyter(tmp_path, "/user/me/") as address:
+        monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/me/")
+        with Session(mode="thread", workers=2, dashboard="127.0.0.1:0") as session:
+            tab = open_tab(f"{address}{session.dashboard_link}")
+            assert "/user/me/proxy/" in tab.page.url
+            tab.sees("Nothing has run on this scheduler yet.")
+            session.map(abs, [-1, -2], progress=False, name="seen through the proxy")
+            tab.sees("seen through the proxy")
+            assert tab.errors == []
+
+
+@contextlib.contextmanager
+def jupyter(folder: Path, base: str) -> Iterator[str]:
+    """A Jupyter server with its proxy, as a hub starts one for each user; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "jupyter_server", "--allow-root", "--no-browser", f"--port={port}"]
+    command += [f"--ServerApp.base_url={base}", f"--ServerApp.root_dir={folder}", "--IdentityProvider.token="]
+    folders = {name: str(folder) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}
+    environment = {**os.environ, **folders}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            assert any("is running at" in line for line in server.stderr), "the server ended"
+            drained = threading.Thread(target=server.stderr.read)
+            drained.start()
+            try:
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                server.terminate()
+                drained.join(20)
+        finally:
+            server.kill()
+
+
 def test_behind_a_hub_that_hides_its_address_only_what_came_through_its_proxy_may_talk(tmp_path: Path) -> None:
     small = ParameterSpace({"fast": [3, 4], "slow": [50, 60]})
     with Session(ParallelConfig(enabled=False)) as session:
@@ -355,4 +397,10 @@ def test_a_report_draws_without_a_network(tmp_path: Path, open_tab: Callable[...
     assert tab.page.locator("canvas").count() >= 4
     tab.page.get_by_text("ValueError").first.click()
     tab.sees("raise ValueError(f")
+    lines = """() => [...new Set([...Bokeh.documents[0]._all_models.values()]
+        .filter((model) => model.type === "Grid").map((model) => model.grid_line_color).filter((colour) => colour))]"""
+    assert tab.page.evaluate(lines) == [LIGHT.line]
+    tab.page.emulate_media(color_scheme="dark")
+    tab.page.wait_for_function(f"JSON.stringify(({lines})()) === '[\"{DARK.line}\"]'", timeout=10_000)
+    tab.keep("report-dark")
     assert tab.errors == []

@@ -414,6 +414,27 @@ def test_a_run_is_drawn_when_it_is_over_or_a_second_old() -> None:
     assert "young" in shown()
 
 
+def test_words_are_put_in_place_only_once_a_browser_has_the_page() -> None:
+    source = Runs()
+    page = Page(source)
+    page.follow(page.root())
+    page.update()
+    source.views["first"] = began(2.0, "first")
+    page.update()
+    assert "first" in page.text("header").text, "a browser that has not got the page yet gets this with it"
+    page.up.data = {"drawn": [-1], "hidden": [False]}
+    source.views["second"] = began(1.5, "second")
+    page.update()
+    assert "second" not in page.text("header").text
+    told = dict(zip(page.down.data["name"], page.down.data["html"], strict=True))
+    assert "second" in told["header"]
+
+
+def test_scores_that_differ_by_less_than_they_are_told_with_look_alike() -> None:
+    assert words._distinct([-0.1, -0.1 - 1e-15, -0.3]) == ["-0.1000", "-0.1000", "-0.3000"]
+    assert words._distinct([0.12345, 0.12346]) == ["0.12345", "0.12346"]
+
+
 def test_a_scheduler_keeps_few_rows_of_old_runs_and_forgets_the_oldest() -> None:
     plugin = RunsPlugin()
     rows = 2 * view_module.ROWS_OF_OLD + 5

@@ -233,7 +233,7 @@ class Heatmap:
 
     def _set_axes(self, surface: Surface) -> None:
         # As many labels as have room beside each other in the narrowest window.
-        room = max(2, min(10, 280 // (6 * max(map(len, surface.x.labels), default=1) + 14)))
+        room = max(2, min(10, 280 // (6 * max(map(len, surface.x.labels), default=1) + 8)))
         for axis, span, side, most in (
             (self.plot.xaxis, self.plot.x_range, surface.x, room),
             (self.plot.yaxis, self.plot.y_range, surface.y, 10),
