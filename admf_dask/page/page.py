@@ -84,7 +84,7 @@ class Page:
         self.x, self.y = _select("across", []), _select("up", [])
         self.how = _select("over the rest", [(how, how) for how in ("best", "mean", "worst")], width=90)
         self.trace = _select("Traceback of", [("", "choose a failure to read its traceback")])
-        self.trace.sizing_mode = "stretch_width"
+        self.trace.update(sizing_mode="stretch_width", margin=(8, 4, 0, 4))
         self.dark = TextInput(value="", visible=False, name="dark")
         self.dark.on_change("value", lambda attr, old, new: self._dress_as_told())
         for control in (self.chooser, self.x, self.y, self.how, self.trace):

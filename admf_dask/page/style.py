@@ -121,8 +121,9 @@ CARD = """
 @media (prefers-color-scheme: dark) { :host { background: #1a212d; border-color: #333b49; } }
 """
 
-# Bokeh clears a canvas from half a pixel on, so what was drawn in its first column before the layout was known stays there.
-FIGURE = ":host { clip-path: inset(1px -600px -600px 1px); }"
+# Bokeh clears a canvas from half a pixel on, so what was drawn in its first column before the layout was known stays there; where a
+# card begins at a fraction of a pixel, it is seen in the second one.
+FIGURE = ":host { clip-path: inset(2px -600px -600px 2px); }"
 
 SELECT = """
 :host { font-family: Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif; }
