@@ -121,8 +121,8 @@ CARD = """
 @media (prefers-color-scheme: dark) { :host { background: #1a212d; border-color: #333b49; } }
 """
 
-# Bokeh clears a canvas from half a pixel on, so what was drawn in its first column before the layout was known stays there; where a
-# card begins at a fraction of a pixel, it is seen in the second one.
+# Bokeh clears a canvas from half a pixel on, so what was drawn in its first column before the layout was known stays there; it is
+# the second one where a card begins at a fraction of a pixel.
 FIGURE = ":host { clip-path: inset(2px -600px -600px 2px); }"
 
 SELECT = """
