@@ -39,7 +39,7 @@ from admf_dask.progress import TerminalProgress
 UNWATCHED, WATCHED, LOOKED_AT = "dashboard: null", "page and progress", "and a browser"
 GOALS = {WATCHED: 1.02, LOOKED_AT: 1.05}
 START = {"ours, page, TLS": "ours, page", "ours, no page, TLS": "ours, no page", "stock, page, TLS": "stock, page"}
-MILLION = 1_000_000
+WAVES = 500
 
 
 class Terminal(io.StringIO):
@@ -135,8 +135,11 @@ def laps(how: str, loads: list[Grid], slots: int, counts: list[int]) -> dict[str
 
 @batch_objective
 def wave(columns: Any) -> Any:
-    """A thousand a millisecond, about."""
-    return np.sin(columns["a"] * 0.01) + np.cos(columns["b"] * 0.01)
+    """Some microseconds each, so that a million take some seconds on two CPUs."""
+    slow = np.cos(columns["b"] * 0.01)
+    for step in range(WAVES):
+        slow = slow + np.sin(columns["a"] * 0.01 + step)
+    return slow
 
 
 class Draws:
@@ -201,6 +204,8 @@ def a_million_watched(
             optimizer.optimize(space, wave, progress=progress_of(how), name="a million")
         seconds, spent = time.perf_counter() - began, cpu_seconds()["all"] - cpu["all"]
         rows = draws.rows(seconds)
+        # The last word of a run is on its way.
+        time.sleep(1)
         grown = psutil.Process().memory_info().rss - before
         if how != UNWATCHED:
             views = list(session.client.cluster.scheduler.plugins["admf-dask-runs"].runs.values())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-FASTEST, SLOWEST = 0.5, 4.0
+FASTEST, SLOWEST = 0.5, 5.0
 """Seconds between two updates."""
 SHARE_BUSY, SHARE_FREE = 0.02, 0.25
 """What the page and its browser may take together: of all CPUs while workers want each of them, else of one CPU."""
 PATIENCE = 10.0
 """Seconds after which a browser that has not said that it has drawn is told more all the same."""
-_FIRST_GUESS = 0.012
+_FIRST_GUESS = 0.03
+"""Of a drawing here and of one in the browser, which is slow before its compiler knows the page."""
 UNSEEN = 4.0
 """What a drawing takes in all, over what the page sees of it: the rest is in threads that paint, in processes that put it on the
 screen, and on this side in the messages (80 ms to 20 ms, as measured over hundreds of drawings)."""
