@@ -445,8 +445,12 @@ def test_a_scheduler_keeps_few_rows_of_old_runs_and_forgets_the_oldest() -> None
             plugin.runs[begun.run]._keep(np.arange(rows), np.ones(rows))
         plugin.receive(whole([begun, RunFinished(begun.run, "finished", 1.0)]))
     kept = list(plugin.runs.values())
+    told = block(list(range(5)), [1.0] * 5)
+    kept[-1].take(whole([started(), BlockFinished("f" * 32, told, 101.0)]))
+    assert kept[-1].last.scores.size == kept[-1].last.indices.size == 0, "rows are kept once"
+    assert kept[-1].size == rows + 5
     assert len(kept) == MOST_RUNS
-    assert [view.size for view in kept[-WHOLE_RUNS - 1 :]] == [rows] * (WHOLE_RUNS + 1)
+    assert [view.size for view in kept[-WHOLE_RUNS - 1 : -1]] == [rows] * WHOLE_RUNS
     assert max(len(view.scores) for view in kept[: -WHOLE_RUNS - 1]) <= view_module.ROWS_OF_OLD
     assert kept[-WHOLE_RUNS - 2].size > view_module.ROWS_OF_OLD // 3
 

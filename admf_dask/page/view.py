@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ RATES = 600
 """Seconds of throughput that are drawn."""
 
 Floats = NDArray[np.float64]
+_NO_ROWS = np.empty(0, np.int64), np.empty(0)
 
 
 @dataclass
@@ -82,6 +83,8 @@ class RunView:
             self.curves = update.curves
         if len(update.scores):
             self._keep(update.indices[: len(update.scores)], update.scores)
+        # What was new of it is taken; a million rows of a run that ended would stay with it.
+        self.last = replace(update, indices=_NO_ROWS[0], scores=_NO_ROWS[1], failed_items=(), axes=None)
 
     def _keep(self, indices: NDArray[np.int64], scores: Floats) -> None:
         self._improve(scores)
