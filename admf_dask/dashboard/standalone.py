@@ -27,7 +27,9 @@ from admf_dask.progress.digest import Digest
 from admf_dask.runtime.links import from_the_proxy, origins, page_link, tunnel
 
 TEMPLATE = """
-{% block preamble %}<meta name="color-scheme" content="light dark"><style>body { margin: 8px; }</style>{% endblock %}
+{% block preamble %}
+<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">
+<style>body { margin: 8px; }</style>{% endblock %}
 {% block js_resources %}{{ super() | replace('src="/static/', 'src="static/') }}{% endblock %}
 """
 """Of the page; its scripts are beside it, not at the root of the host, which behind a proxy is another server's."""

@@ -169,7 +169,8 @@ class RunView:
         began = max(pairs[0][0], until - RATES)
         step = max(0.5, (until - began) / 240)
         edges = np.arange(began, until, step)
-        if len(edges) < 2:
+        if len(edges) < 3:
+            # One point is no line.
             return [], []
         counts = np.interp(edges, [at for at, _ in pairs], [done for _, done in pairs])
         return edges[1:].tolist(), (np.diff(counts) / step).tolist()
