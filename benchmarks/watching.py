@@ -39,7 +39,7 @@ from admf_dask.progress import TerminalProgress
 UNWATCHED, WATCHED, LOOKED_AT = "dashboard: null", "page and progress", "and a browser"
 GOALS = {WATCHED: 1.02, LOOKED_AT: 1.05}
 START = {"ours, page, TLS": "ours, page", "ours, no page, TLS": "ours, no page", "stock, page, TLS": "stock, page"}
-WAVES = 500
+WAVES = 400
 
 
 class Terminal(io.StringIO):
@@ -260,7 +260,7 @@ def main() -> int:
         ]
         common.print_table("watching, medians of ratios", columns, rows, markdown=given.markdown)
     if "million" in chosen:
-        figures["million"] = a_million(given.slots, 4 if given.quick else 12)
+        figures["million"] = a_million(given.slots, 2 if given.quick else 12)
         common.print_table("a million evaluations", ["what", ""], figures["million"], markdown=given.markdown)
     if "start" in chosen:
         figures["start"] = start_rows(given.rounds, given.slots)
