@@ -341,8 +341,9 @@ def jupyter(folder: Path, base: str) -> Iterator[str]:
             try:
                 yield f"http://127.0.0.1:{port}"
             finally:
-                server.terminate()
-                drained.join(20)
+                # Asked to end, it would wait for the page that is still open.
+                server.kill()
+                drained.join()
         finally:
             server.kill()
 
