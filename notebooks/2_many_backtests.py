@@ -11,6 +11,7 @@
 import numpy as np
 import pandas as pd
 from bokeh.io import output_notebook, show
+from bokeh.models import NumeralTickFormatter
 from bokeh.palettes import Category10
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
@@ -78,14 +79,15 @@ plot = figure(
     title="Equity on GOOG, four rules",
     x_axis_type="datetime",
     y_axis_type="log",
-    width=820,
+    width=900,
     height=380,
     y_axis_label="equity",
 )
 for place, colour in zip(goog_configs, Category10[4], strict=True):
     curve = curves[place].dropna()
     plot.line(curve.index, curve.to_numpy(), color=colour, width=1.5, legend_label=configs[place]["class"])
-plot.legend.location = "top_left"
+plot.yaxis.formatter = NumeralTickFormatter(format="0,0")
+plot.add_layout(plot.legend[0], "right")
 show(plot)
 
 # %% [markdown]
