@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ _SHARED = ("process_session", "thread_session", "hybrid_session", "any_session",
 _HOME = tempfile.mkdtemp(prefix="admf-dask-tests-")
 os.environ["TMPDIR"] = _HOME
 tempfile.tempdir = _HOME
+# A shell that starts the tests in the background has them ignore Ctrl-C, which many of them are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
