@@ -166,10 +166,6 @@ def test_a_constraint_that_raises_fails_that_combination(any_session: Session) -
     assert result.rejected == 593
 
 
-@pytest.mark.parametrize(
-    ("returned", "words"),
-    [(None, "did it end without `return`"), ("high", "it returned 'high'"), ({}, "empty mapping")],
-)
 def gathered(start: int, scores: Any, failed: int = 0, name: str = "score") -> Block:
     """A block of `scores`, and of failures after them."""
     n = len(scores)
@@ -210,6 +206,10 @@ def test_a_table_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"results.csv": "the last one"}
 
 
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [(None, "did it end without `return`"), ("high", "it returned 'high'"), ({}, "empty mapping")],
+)
 def test_what_is_no_score_fails_with_the_rule(inline_session: Session, returned: Any, words: str) -> None:
     with pytest.raises(TaskError, match=words):
         optimize(inline_session, {"a": [1, 2]}, lambda params: returned)
