@@ -30,12 +30,12 @@ from admf_dask.text import did_you_mean, format_bytes
 
 GROUP_SECONDS = 0.001
 GROUP_MOST = 256
+"""Items that are timed together at the most, and how long they may take together."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before the first retry, doubling with each."""
 LARGEST_RESULT = 500_000_000
 """Bytes of one pickled result."""
 _HERE = os.path.dirname(__file__)
-"""Items that are timed together at the most, and how long they may take together."""
 
 
 class Watch(Protocol):
