@@ -120,8 +120,46 @@ def main() -> int:
         table = bars_table if name == "a bar" else sweep_table
         common.print_table(f"{name}: {title}", *table(rows), markdown=given.markdown)
         sys.stdout.flush()
+    print("\n" + "\n".join(verdicts({name: figures[name] for name in wanted})))
     common.write_json(given.json, figures)
     return 0
+
+
+FACTORS = {"numba loop, plain": 1, "raptorbt": 20, "vectorbt": 50, "backtesting.py": 3_000}
+"""How many times their rate on W1 we aim at."""
+FLAT = 1.1
+"""Memory over the grids of W1, the largest to the smallest, that still counts as flat."""
+MOST_BYTES, MOST_SECONDS_A_BAR = 400e6, 15e-6
+
+
+def verdicts(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What was aimed at and what came out; of contenders that did not run nothing is said."""
+
+    def of(load: str, name: str) -> list[dict[str, Any]]:
+        return [row for row in found.get(load, ()) if row["contender"] == name]
+
+    def line(words: str, met: bool) -> str:
+        return f"{words}: {'met' if met else 'MISSED'}"
+
+    lines = []
+    ours = of("W1", "admf_dask optimize")
+    for name, factor in FACTORS.items():
+        for peer in of("W1", name) if ours else ():
+            ratio = min(row["rate"] for row in ours) / peer["rate"]
+            lines.append(
+                line(f"W1: at the slowest size {ratio:,.1f} x {name}, the goal is {factor:,}", ratio >= factor)
+            )
+    if len(ours) > 1:
+        growth = max(row["memory"] for row in ours) / min(row["memory"] for row in ours)
+        lines.append(
+            line(f"W1: memory of the largest grid to the smallest {growth:.2f}, the goal is {FLAT}", growth <= FLAT)
+        )
+    for row in of("W2", "admf_dask optimize"):
+        lines.append(line(f"W2: {row['memory'] / 1e6:.0f} MB, the goal is 400", row["memory"] < MOST_BYTES))
+    for row in of("a bar", "admf_dask event engine"):
+        each = 1 / row["rate"] / 20_000
+        lines.append(line(f"{common.micro(each)} a bar, the goal is 15", each <= MOST_SECONDS_A_BAR))
+    return lines
 
 
 def sweep_table(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
