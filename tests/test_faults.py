@@ -21,6 +21,7 @@ from admf_dask import Journal, Outcomes, ParallelOptimizer, Session, TaskError, 
 from admf_dask.events import Notice
 from admf_dask.runtime import FailedItemsWarning
 from admf_dask.runtime.chunks import ChunkSizer
+from admf_dask.text import format_bytes
 
 INNOCENT = list(range(40))
 
@@ -150,18 +151,17 @@ def test_items_that_outgrow_their_process_are_stopped_and_told_of_in_one_sentenc
     for fault in faults:
         (line,) = (line for line in told if fault in line)
         assert re.fullmatch(
-            f"'{fault}' ended its worker: its worker process outgrew the memory limit of 572 MiB \\(it had \\d+ MiB\\) and was "
-            "stopped while it evaluated this item, 2 times, the last time alone; give each process more with memory_limit= or "
-            "fewer workers=, or let the item need less",
+            f"'{fault}' ended its worker: its worker process outgrew the memory limit of 572 MiB \\(it had [\\d.]+ [MG]iB\\) and "
+            "was stopped while it evaluated this item, 2 times, the last time alone; give each process more with memory_limit= "
+            "or fewer workers=, or let the item need less",
             line,
         )
     for failed in (outcome for outcome in outcomes if not outcome.ok):
         assert isinstance(failed.error, WorkerDied)
-        figures = re.search(r"outgrew the memory limit of 572 MiB \(it had (\d+) MiB\)", str(failed.error))
-        assert figures
-        assert int(figures[1]) > 500
+        peak = failed.error.peak_memory
+        assert f"outgrew the memory limit of 572 MiB (it had {format_bytes(peak)})" in str(failed.error)
+        assert peak > 500 * 2**20
         assert failed.error.memory_limit == 600_000_000
-        assert round(failed.error.peak_memory / 2**20) == int(figures[1])
         assert failed.attempts == 2
 
 

@@ -6,22 +6,28 @@ Whoever reaches a Dask scheduler's port can run code as its owner, and on a shar
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from distributed import Security
 
 from admf_dask.errors import ConfigError
 
 
-def make_security(choice: str | Mapping[str, str] | Security | None) -> Security | None:
+def make_security(
+    choice: str | Mapping[str, str] | Security | None, folder: str | os.PathLike[str] | None = None
+) -> Security | None:
     """`"auto"`: a temporary certificate; `"none"` or None: plain TCP; paths `{ca_file, cert, key}`; or a Security as it is.
+
+    The temporary certificate lies in `folder`, a private one of this machine; without it in memory only.
 
     Raises ConfigError for anything else.
     """
     if choice is None or choice == "none":
         return None
     if choice == "auto":
-        return temporary_security()
+        return temporary_security(folder)
     if isinstance(choice, Security):
         return choice
     if isinstance(choice, Mapping) and {"ca_file", "cert", "key"} == set(choice):
@@ -34,8 +40,11 @@ def make_security(choice: str | Mapping[str, str] | Security | None) -> Security
     )
 
 
-def temporary_security() -> Security:
-    """A key pair and certificate in memory, for the life of one cluster.
+def temporary_security(folder: str | os.PathLike[str] | None) -> Security:
+    """A key pair and certificate for the life of one cluster.
+
+    In `folder`, where there is one: what is in memory only, Dask writes to a temporary folder of its own for each connection, and
+    a worker that is killed at that moment leaves the key there.
 
     An elliptic-curve key (P-256): made in under a millisecond and quicker in every handshake than the RSA key of
     `Security.temporary()`.
@@ -62,9 +71,18 @@ def temporary_security() -> Security:
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
     public = certificate.public_bytes(pem).decode()
+    if folder is not None:
+        public, secret = _written(Path(folder, "tls.crt"), public), _written(Path(folder, "tls.key"), secret)
     roles = {
         f"tls_{role}_{part}": text
         for role in ("client", "scheduler", "worker")
         for part, text in (("cert", public), ("key", secret))
     }
     return Security(require_encryption=True, tls_ca_file=public, **roles)
+
+
+def _written(path: Path, text: str) -> str:
+    """A new file that only its owner can read."""
+    with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
+    return str(path)

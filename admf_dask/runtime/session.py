@@ -250,7 +250,7 @@ class Session:
         cluster = OwnCluster(
             layout,
             dashboard_address=free_address(config.dashboard),
-            security=make_security(choice) if layout.mode != "thread" else None,
+            security=make_security(choice, self._scratch) if layout.mode != "thread" else None,
             scratch=self._scratch,
         )
         self._stack.callback(cluster.close, timeout=10)
