@@ -58,7 +58,9 @@ PRIVATE = [
 VARYING = [
     (re.compile(r"\d+ (?:m \d+ s|h \d+ m|d \d+ h)\b|\d[\d,.]* ?(?:ns|µs|ms|s|min|h)\b(?: \d+ (?:s|min)\b)?"), "N s"),
     (re.compile(r"\d[\d,.]* ?/ ?(?:s|min)\b"), "N/s"),
-    (re.compile(r"\d[\d,.]* ?(?:B|KiB|MiB|GiB|TiB|kB|MB|GB)\b"), "N B"),
+    # What a process had when it was stopped, while it grew.
+    (re.compile(r"(?<=it had )\d[\d,.]* ?(?:MiB|GiB)\b"), "N"),
+    (re.compile(r"\d[\d,.]*(?= ?(?:B|KiB|MiB|GiB|TiB|kB|MB|GB)\b)"), "N"),
 ]
 """What differs between two executions wherever it stands."""
 

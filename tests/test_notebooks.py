@@ -117,7 +117,8 @@ RATES = itertools.pairwise((0.05, 1.5, 165.0, 12_345.0))
         # All that a duration and a rate can read like.
         *((f"took {format_seconds(one)}", f"took {format_seconds(other)}", True) for one, other in DURATIONS),
         *((f"at {format_rate(one)}, best 1", f"at {format_rate(other)}, best 1", True) for one, other in RATES),
-        ("it had 999 MiB", "it had 1.1 GiB", True),  # a process that is stopped while it grows
+        ("limit 600.0 MiB", "limit 1.2 GiB", False),  # another unit is another order of magnitude
+        ("it had 999 MiB", "it had 1.1 GiB", True),  # except of a process that is stopped while it grows
         ("used 61 MiB", "used 62 MiB", True),
         ("16 ok, 0 failed", "15 ok, 1 failed", False),
         ("best 1.244, finished in 1.2 s", "best 1.245, finished in 1.2 s", False),

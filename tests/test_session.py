@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,8 @@ from admf_dask import (
 )
 from admf_dask.outcomes import error_words
 from admf_dask.runtime import FailedItemsWarning, forkserver
-from admf_dask.runtime.job import LARGEST_POSTED
+from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.job import LARGEST_POSTED, Watch
 
 HERE = Path(__file__).parent
 
@@ -453,3 +455,37 @@ def test_messages_of_a_session_do_not_wait_for_company(process_session: Any) -> 
     assert process_session._client.scheduler_comm.interval == 0.0
     told = process_session.client.run(lambda dask_worker: dask_worker.batched_stream.interval)
     assert set(told.values()) == {0.0}
+
+
+def test_the_temporary_certificate_is_its_owners_and_goes_with_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    def elsewhere(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a key in another folder stays there if the process is killed now")
+
+    monkeypatch.setattr("distributed.security.tempfile.TemporaryDirectory", elsewhere)
+    with Session(mode="process", workers=1, dashboard=None) as session:
+        assert session.map(abs, [-1], progress=False).values() == [1]
+        secret = Path(session._cluster.security.tls_worker_key)
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+        assert stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
+    assert not secret.exists()
+
+
+def test_quick_items_are_timed_in_groups_of_about_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, sizes, together = [0.0], [], MapEvaluator._group
+
+    def takes(seconds: float) -> None:
+        clock[0] += seconds
+
+    def counted(self: MapEvaluator, indices: Any, *rest: Any) -> None:
+        sizes.append(len(indices))
+        together(self, indices, *rest)
+
+    monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(MapEvaluator, "_group", counted)
+    items = [7e-6] * 2_000 + [1.0] + [7e-6] * 300
+    MapEvaluator(takes, items)(0, len(items), 1e9, Watch(threading.Event(), None))
+    growing, rest = sizes[:8], sizes[8:]
+    assert growing == [1, 2, 4, 8, 16, 32, 64, 128]
+    slow = next(at for at in range(len(rest)) if sum(sizes[: 8 + at + 1]) > 2_000)
+    assert set(rest[:slow]) <= {141, 142}, "neither grown beyond nor begun again"
+    assert rest[slow + 1] == 1
