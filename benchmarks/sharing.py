@@ -235,8 +235,11 @@ class Contender:
     def time(self) -> None:
         """One timed round."""
         answer = self.ask("all")
-        # NumPy adds in another order where the data begins at another address.
-        assert np.isclose(answer["sum"], self.facts["check"], rtol=1e-12), f"{self.name} does not agree with itself"
+        # What Dask sends from worker to worker may begin at an odd address, where NumPy adds in another order.
+        near = 1e-12 if self.name == "dask scatter" else 0.0
+        assert np.isclose(answer["sum"], self.facts["check"], rtol=near, atol=0.0), (
+            f"{self.name} does not agree with itself"
+        )
         self.times.append(answer["seconds"])
 
     def close(self) -> None:
