@@ -192,6 +192,42 @@ def test_what_it_prints_and_logs_reaches_the_caller(run: Any, caplog: pytest.Log
     assert [(r.name, r.getMessage()) for r in caplog.records] == [("a.users.logger", "3 bars of AAPL")]
 
 
+def test_a_character_may_come_in_two_pieces() -> None:
+    # Pipes hold an even number of bytes, and the first of these is odd.
+    out = io.StringIO()
+    with redirect_stdout(out):
+        run_isolated_process(print, "x" + "ü" * 200_000)
+    assert out.getvalue() == "x" + "ü" * 200_000 + "\n"
+
+
+def test_threads_and_forks_that_log_while_the_result_is_sent_do_not_mix_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def noisy() -> bytes:
+        logger, started = logging.getLogger("noisy"), threading.Barrier(3)
+
+        def log() -> None:
+            started.wait()
+            for _ in range(3000):
+                logger.warning("%s", "x" * 500)
+
+        if (fork := os.fork()) == 0:
+            for _ in range(100):
+                logger.warning("from a fork")
+            os._exit(0)
+        os.waitpid(fork, 0)
+        for _ in range(2):
+            threading.Thread(target=log, daemon=True).start()
+        started.wait()
+        return b"r" * 20_000_000
+
+    err = io.StringIO()
+    with redirect_stderr(err):
+        assert run_isolated_process(noisy) == b"r" * 20_000_000
+    assert err.getvalue() == "from a fork\n" * 100
+    assert {record.getMessage() for record in caplog.records} <= {"x" * 500}
+
+
 def test_calls_inside_calls() -> None:
     def inner(depth: int) -> list[int]:
         return [os.getpid(), *(run_isolated_process(inner, depth - 1) if depth else [])]

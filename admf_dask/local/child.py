@@ -12,6 +12,7 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -20,26 +21,38 @@ import cloudpickle
 from admf_dask.local.channel import FAILURE, LOG, RESULT, receive, send
 from admf_dask.outcomes import Failure
 
+_speaking = threading.RLock()
+"""Held for a whole message: threads that the function has started may log while the result is sent."""
+
+
+def _say(channel: socket.socket, kind: bytes, payload: bytes) -> None:
+    with _speaking:
+        send(channel, kind, payload)
+
 
 class _ToCaller(logging.Handler):
-    """Log records go to the caller's loggers of the same names."""
+    """Log records go to the caller's loggers of the same names; of processes that the function has forked, to stderr."""
 
     def __init__(self, channel: socket.socket) -> None:
         super().__init__()
-        self._channel = channel
+        self._channel, self._pid = channel, os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send it with its message made, since arguments may not travel."""
+        if os.getpid() != self._pid:
+            # Two processes on one channel would speak into each other's messages.
+            sys.stderr.write(f"{record.getMessage()}\n")
+            return
         plain = logging.makeLogRecord(record.__dict__)
         plain.msg, plain.args = record.getMessage(), None
         if record.exc_info:
             plain.exc_text = logging.Formatter().formatException(record.exc_info)
             plain.exc_info = None
         try:
-            send(self._channel, LOG, pickle.dumps(plain.__dict__))
+            _say(self._channel, LOG, pickle.dumps(plain.__dict__))
         except (pickle.PicklingError, AttributeError, TypeError):
             kept = {key: value for key, value in plain.__dict__.items() if isinstance(value, (str, int, float))}
-            send(self._channel, LOG, pickle.dumps(kept))
+            _say(self._channel, LOG, pickle.dumps(kept))
 
 
 def serve(channel: socket.socket) -> NoReturn:
@@ -67,7 +80,7 @@ def _serve(channel: socket.socket) -> int:
         # As it would end any process; the caller is told the code.
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:  # noqa: BLE001 - raised again by the caller
-        send(channel, FAILURE, pickle.dumps(Failure.from_exception(error, inside=os.path.dirname(__file__))))
+        _say(channel, FAILURE, pickle.dumps(Failure.from_exception(error, inside=os.path.dirname(__file__))))
         return 0
     answer: bytes | None
     try:
@@ -75,7 +88,7 @@ def _serve(channel: socket.socket) -> int:
     except Exception:  # noqa: BLE001 - classes of notebooks and lambdas go by value
         answer = _by_value(channel, value, came)
     if answer is not None:
-        send(channel, RESULT, answer)
+        _say(channel, RESULT, answer)
     return 0
 
 
@@ -110,7 +123,7 @@ def _by_value(channel: socket.socket, value: Any, came: Mapping[type, str]) -> b
         _Homeward(file, came).dump(value)
     except Exception as error:  # noqa: BLE001 - __reduce__ is user code
         words = f"a result must survive pickling to travel back, but {type(value).__name__} does not ({error})"
-        send(channel, FAILURE, pickle.dumps(Failure("error", "TypeError", words, "")))
+        _say(channel, FAILURE, pickle.dumps(Failure("error", "TypeError", words, "")))
         return None
     return file.getvalue()
 

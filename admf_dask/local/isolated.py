@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import logging
 import os
@@ -26,6 +27,7 @@ from admf_dask.text import format_bytes, parse_bytes
 LOOK_SECONDS = 0.02
 """Between two looks at the memory of a child with a limit."""
 _server = Server()
+_utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 class RemoteTraceback(Exception):
@@ -114,6 +116,9 @@ class _Conversation:
     call: IsolatedCall
     func: Callable[..., Any]
     inbox: Inbox = field(default_factory=Inbox)
+    decoders: dict[str, codecs.IncrementalDecoder] = field(
+        default_factory=lambda: {name: _utf8("replace") for name in ("stdout", "stderr")}
+    )
     answer: tuple[bytes, bytes] | None = None
     peak: int = 0
 
@@ -205,10 +210,10 @@ class _Conversation:
         except ConnectionResetError:
             piece = b""
         if name is not None:
-            if piece:
-                stream = getattr(sys, name)
-                stream.write(piece.decode(errors="replace"))
-                stream.flush()
+            # A piece may end within a character.
+            stream, words = getattr(sys, name), self.decoders[name].decode(piece, final=not piece)
+            stream.write(words)
+            stream.flush()
             return bool(piece)
         for kind, payload in self.inbox.feed(piece):
             if kind == LOG:
