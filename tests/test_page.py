@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import socket
 import time
@@ -41,6 +42,7 @@ from admf_dask.rich import FONT, GREY
 from admf_dask.runtime import FailedItemsWarning
 from admf_dask.runtime.cluster import free_address
 from admf_dask.runtime.links import from_the_proxy, origins, page_link, reached, tunnel
+from admf_dask.space import Combinations
 
 SPACE = ParameterSpace({"fast": range(10), "slow": range(0, 100, 10), "kind": ["a", "b"]}, constraints=["fast < slow"])
 
@@ -145,6 +147,15 @@ def test_the_heatmap_is_that_of_a_group_by() -> None:
     best = view.surface("kind", "fast", "best").best
     at = int(indices[np.argmax(scores_of(indices))])
     assert best == (SPACE[at]["fast"], ["a", "b"].index(SPACE[at]["kind"]))
+
+
+def test_a_heatmap_takes_lists_and_leaves_out_what_is_no_number() -> None:
+    items = [{"weights": [a, 1], "stop": stop} for a in (0, 1) for stop in (math.nan, 2.0, 1.0)]
+    finished = BlockFinished("f" * 32, block([0, 1, 2, 4], [9.0, 1.0, 2.0, 3.0]), 101.0)
+    for given in (items, Combinations(items), Combinations([*items, {"weights": [2, 2]}])):
+        surface = RunView.of(whole([started(6), finished], given)).surface("stop", "weights", "best")
+        assert surface.x.labels == ["1", "2"]
+        np.testing.assert_array_equal(surface.values[:2], [[2.0, 1.0], [np.nan, 3.0]])
 
 
 def test_the_best_cell_of_a_minimised_run_is_the_lowest() -> None:

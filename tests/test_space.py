@@ -299,5 +299,23 @@ def test_a_list_of_combinations_is_a_space() -> None:
     assert list(space) == rows
     assert space.with_constraints("a > 1").get_combinations() == rows[1:]
     assert space.columns(0, 3)["a"].dtype == np.int64
+    with pytest.raises(SpaceError, match="named by a string, but one is named 5"):
+        Combinations([{5: 1}])  # type: ignore[dict-item]
     with pytest.raises(SpaceError, match="number 1 is 5"):
         Combinations([{"a": 1}, 5])  # type: ignore[list-item]
+
+
+def test_values_of_any_kind_stay_what_they_are() -> None:
+    listed: Any = [{"w": [1, 2], "stop": math.nan}, {"w": [3], "stop": 1.5}, {"w": [1, 2], "stop": math.nan}]
+    space = Combinations(listed)
+    assert space[0]["w"] == [1, 2]
+    assert math.isnan(space[0]["stop"])
+    assert space.axis_values("w") == [[1, 2], [3]]
+    assert len(space.axis_values("stop")) == 2
+    arrays = Combinations([{"a": np.arange(3)}, {"a": np.arange(2), "b": np.int64(1)}])
+    assert space.columns(0, 3)["stop"].dtype == np.float64
+    assert arrays[1]["a"].tolist() == [0, 1]
+    assert type(arrays[1]["b"]) is int
+    large = ParameterSpace({"a": ["p", "q"], "b": Conditional("a", {"p": [2**70], "q": [True, 1]})})
+    assert [params["b"] for params in large] == [2**70, True, 1]
+    assert large.axis_values("b") == [2**70, True, 1]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from admf_dask.outcomes import Curve
 from admf_dask.progress.digest import Update
 from admf_dask.space import Combinable
+from admf_dask.space.axes import known_by
 
 MOST_ROWS = 2**20
 """Rows kept of a run: 16 bytes each. Beyond, every second one is let go, again and again; the best are in the leaderboard."""
@@ -244,21 +245,21 @@ class Side:
     @classmethod
     def of(cls, name: str, values: list[Any]) -> Side:
         numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-        ordered = sorted(values) if numeric else values
+        ordered = sorted(value for value in values if value == value) if numeric else values
         cells = min(len(ordered), MOST_CELLS)
         edges = [len(ordered) * cell // cells for cell in range(cells)]
         first = [ordered[edge] for edge in edges]
-        places = {} if numeric else {_key(v): place * cells // len(ordered) for place, v in enumerate(ordered)}
+        places = {} if numeric else {known_by(v): place * cells // len(ordered) for place, v in enumerate(ordered)}
         return cls(name, _labels(first), first, numeric, places)
 
     def codes(self, column: NDArray[Any]) -> NDArray[np.int64]:
-        """The cell of each value; -1 where the parameter does not exist."""
-        if self.numeric and column.dtype != object:
-            return np.searchsorted(np.asarray(self.first), column, side="right") - 1
+        """The cell of each value; -1 where the parameter does not exist, or is NaN."""
+        if self.numeric and column.dtype == object:
+            column = np.array([value if _is_number(value) else np.nan for value in column.tolist()])
         if self.numeric:
-            found = [np.searchsorted(self.first, v, side="right") - 1 if _is_number(v) else -1 for v in column.tolist()]
-            return np.asarray(found, np.int64)
-        return np.array([self._places.get(_key(value), -1) for value in column.tolist()], np.int64)
+            cells = np.searchsorted(np.asarray(self.first), column, side="right") - 1
+            return np.where(np.isnan(column), -1, cells)
+        return np.array([self._places.get(known_by(value), -1) for value in column.tolist()], np.int64)
 
 
 @dataclass
@@ -322,14 +323,6 @@ def _grown(array: NDArray[Any], room: int, used: int) -> NDArray[Any]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _key(value: Any) -> Any:
-    try:
-        hash(value)
-    except TypeError:
-        return repr(value)
-    return value
 
 
 def _short(value: Any) -> str:

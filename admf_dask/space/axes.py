@@ -92,10 +92,7 @@ class Choice:
 
     def values(self, name: str) -> Sequence[Any]:
         """The values. Raises SpaceError naming the axis."""
-        return [_native(value) for value in self.options]
-
-
-AxisSpec = IntRange | FloatRange | LogRange | Choice | Sequence[Any]
+        return [native(value) for value in self.options]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +119,7 @@ class Axis:
 
 def make_axis(name: Any, spec: Any) -> Axis:
     """Check a name and what was given for it. Raises SpaceError with the rule."""
-    _check_name(name)
+    check_name(name)
     if isinstance(spec, (IntRange, FloatRange, LogRange, Choice)):
         values = spec.values(name)
     elif isinstance(spec, range):
@@ -133,7 +130,7 @@ def make_axis(name: Any, spec: Any) -> Axis:
             f"for a fixed value write [{spec!r:.60}]"
         )
     else:
-        values = [_native(value) for value in spec]
+        values = [native(value) for value in spec]
     if not len(values):
         raise SpaceError(f"axis {name!r} must have at least one value, but {spec!r:.80} has none")
     if isinstance(values, range):
@@ -143,25 +140,47 @@ def make_axis(name: Any, spec: Any) -> Axis:
 
 
 def _tables(values: Sequence[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    kinds = {type(value) for value in values}
-    exact = np.empty(len(values), object)
-    exact[:] = list(values)
-    if kinds == {bool}:
-        exact = np.array(values, np.bool_)
-    elif kinds == {int} and all(-(2**62) < value < 2**62 for value in values):
-        exact = np.array(values, np.int64)
-    elif kinds == {float}:
-        exact = np.array(values, np.float64)
-    elif kinds == {int, float}:
+    exact = exact_array(values)
+    if {type(value) for value in values} == {int, float}:
         return exact, np.array(values, np.float64)
     return exact, exact if exact.dtype != object else None
 
 
-def _native(value: Any) -> Any:
+def exact_array(values: Sequence[Any]) -> NDArray[Any]:
+    """An array whose `.tolist()` gives the values: bool, int64 or float64 where all are of one such kind, else objects."""
+    kinds = {type(value) for value in values}
+    if kinds == {bool} or kinds == {float}:
+        return np.array(values)
+    if kinds == {int} and all(-(2**62) < value < 2**62 for value in values):
+        return np.array(values, np.int64)
+    return np.fromiter(values, object, len(values))
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Each value once, in order of appearance."""
+    found: dict[Any, Any] = {}
+    for value in values:
+        found.setdefault(known_by(value), value)
+    return list(found.values())
+
+
+def known_by(value: Any) -> Any:
+    """What tells a value from others: its own, that it is a truth value, and of lists and arrays their repr."""
+    try:
+        hash(value)
+    except TypeError:
+        return repr(value)
+    # NaN is like no other NaN.
+    return "nan" if isinstance(value, float) and math.isnan(value) else (isinstance(value, bool), value)
+
+
+def native(value: Any) -> Any:
+    """A value of NumPy's as Python's own."""
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _check_name(name: Any) -> None:
+def check_name(name: Any) -> None:
+    """Raise SpaceError for what is no name of a parameter."""
     if isinstance(name, bool):
         raise SpaceError(
             f"an axis is named {name}, which YAML makes of an unquoted on, off, yes or no; put quotes around it"
@@ -209,14 +228,8 @@ def _check_duplicates(name: str, values: Sequence[Any]) -> None:
     for value in values:
         if isinstance(value, float) and math.isnan(value):
             raise SpaceError(f"axis {name!r} must not hold NaN")
-        try:
-            key: Any = (isinstance(value, bool), value)
-            repeated = key in seen
-        except TypeError:
-            # Values that cannot be hashed (lists, arrays) are told apart by repr.
-            key = repr(value)
-            repeated = key in seen
-        if repeated:
+        key = known_by(value)
+        if key in seen:
             raise SpaceError(f"the values of axis {name!r} must differ, but {value!r} stands there twice")
         seen.add(key)
 

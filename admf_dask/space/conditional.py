@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.errors import SpaceError
-from admf_dask.space.axes import Axis, make_axis
+from admf_dask.space.axes import Axis, distinct, exact_array, make_axis
 from admf_dask.space.items import ABSENT
 from admf_dask.text import did_you_mean, format_count
 
@@ -37,7 +37,7 @@ class Branch:
     def __init__(self, names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
         """`rows` hold a value or ABSENT for each of `names`."""
         self.names, self._rows = names, rows
-        self._exact = [_column([row[place] for row in rows]) for place in range(len(names))]
+        self._exact = [exact_array([row[place] for row in rows]) for place in range(len(names))]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -53,11 +53,7 @@ class Branch:
     def distinct(self, name: str) -> list[Any]:
         """Values of one parameter, in order of appearance."""
         place = self.names.index(name)
-        found: list[Any] = []
-        for row in self._rows:
-            if row[place] is not ABSENT and row[place] not in found:
-                found.append(row[place])
-        return found
+        return distinct(row[place] for row in self._rows if row[place] is not ABSENT)
 
 
 def make_branches(plain: dict[str, Axis], conditional: dict[str, Conditional]) -> list[Branch]:
@@ -124,12 +120,3 @@ def _check_no_circle(name: str, conditional: dict[str, Conditional]) -> None:
         if parent in path:
             raise SpaceError(f"conditional parameters depend on each other in a circle: {' -> '.join([*path, parent])}")
         path.append(parent)
-
-
-def _column(values: list[Any]) -> NDArray[Any]:
-    for kind, dtype in ((bool, np.bool_), (int, np.int64), (float, np.float64)):
-        if all(type(value) is kind for value in values):
-            return np.array(values, dtype)
-    column = np.empty(len(values), object)
-    column[:] = values
-    return column

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from admf_dask.errors import SpaceError
 from admf_dask.space.axes import Axis, make_axis
 from admf_dask.space.conditional import Branch, Conditional, make_branches
-from admf_dask.space.constraints import Constraint, describe, make_constraints
+from admf_dask.space.constraints import describe, make_constraints
 from admf_dask.space.items import Combinable
 from admf_dask.text import did_you_mean, format_count
 
@@ -110,10 +110,6 @@ class ParameterGrid(Combinable):
             index += code * stride
         return index
 
-    def with_constraints(self, *constraints: Any) -> Self:
-        """The same grid with more constraints."""
-        return self._constrained(self._more(constraints))
-
     def sample(self, n: int, *, seed: int) -> Any:
         """`n` distinct combinations that satisfy the constraints, drawn exactly and without replacement.
 
@@ -123,12 +119,6 @@ class ParameterGrid(Combinable):
         from admf_dask.space.sampling import draw
 
         return draw(self, n, seed)
-
-    def _constrained(self, constraints: tuple[Constraint, ...]) -> Self:
-        other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.constraints = constraints
-        return other
 
     def __eq__(self, other: object) -> bool:
         """Same axes with the same values in the same order, same constraints."""

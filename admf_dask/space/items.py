@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any, Self, overload
 
 import numpy as np
@@ -47,9 +48,9 @@ class Combinable(Sequence[dict[str, Any]]):
     def take(self, indices: NDArray[np.int64], *, natives: bool = False) -> dict[str, NDArray[Any]]:
         """The combinations at `indices`, as columns of shape (n,)."""
 
-    @abstractmethod
     def with_constraints(self, *constraints: Any) -> Self:
         """The same with more constraints."""
+        return self._constrained((*self.constraints, *make_constraints(constraints, self.names)))
 
     def without_constraints(self) -> Self:
         """The same combinations, none of them left out."""
@@ -113,11 +114,10 @@ class Combinable(Sequence[dict[str, Any]]):
             found += self.rows(start, stop) if allowed is None else self.pick(start + np.flatnonzero(allowed))
         return found
 
-    @abstractmethod
-    def _constrained(self, constraints: tuple[Constraint, ...]) -> Self: ...
-
-    def _more(self, constraints: Any) -> tuple[Constraint, ...]:
-        return (*self.constraints, *make_constraints(constraints, self.names))
+    def _constrained(self, constraints: tuple[Constraint, ...]) -> Self:
+        other = copy(self)
+        other.constraints = constraints
+        return other
 
     def __len__(self) -> int:
         """Number of combinations before constraints. OverflowError above `sys.maxsize`; `.size` has no bound."""

@@ -9,7 +9,6 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from admf_dask.space.constraints import Constraint
 from admf_dask.space.items import Combinable
 
 Positions = NDArray[np.int64]
@@ -95,18 +94,9 @@ class PartOfSpace(Combinable):
         """The combinations at `indices` of this part."""
         return self.whole.take(self.ranges.positions(indices.astype(np.int64)), natives=natives)
 
-    def with_constraints(self, *constraints: Any) -> Self:
-        """The same part with more constraints."""
-        return self._constrained(self._more(constraints))
-
     def without_constraints(self) -> Self:
         """The same part, of a whole that has none either."""
         return type(self)(self.whole.without_constraints(), self.ranges)
-
-    def _constrained(self, constraints: tuple[Constraint, ...]) -> Self:
-        other = type(self)(self.whole, self.ranges)
-        other.constraints = constraints
-        return other
 
 
 class PartOfSequence(Sequence[Any]):

@@ -43,16 +43,9 @@ class ParameterSample(Combinable):
         values: list[Any] = self.grid.axis_values(name)  # type: ignore[attr-defined]
         return values
 
-    def with_constraints(self, *constraints: Any) -> Self:
-        """The same sample with more constraints: fewer of its combinations are evaluated."""
-        return self._constrained(self._more(constraints))
-
     def without_constraints(self) -> Self:
         """The same sample, of a grid that has none either."""
         return type(self)(self.grid.without_constraints(), self.positions)
-
-    def _constrained(self, constraints: tuple[Constraint, ...]) -> Self:
-        return type(self)(self.grid, self.positions, constraints=constraints)
 
     def __repr__(self) -> str:
         """Sizes."""
