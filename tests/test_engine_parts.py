@@ -57,6 +57,14 @@ def test_constructors_get_what_they_ask_for_by_name() -> None:
     other = container.copy()
     assert other.resolve("car") is not container.resolve("car")
     assert other.resolve("wheels") == 3
+    # A lambda makes, too: what it has made is not shared, and is made anew after a reset.
+    container.register_factory("state", lambda: Engine())
+    state = container.resolve("state")
+    assert container.resolve("state") is state
+    assert container.copy().resolve("state") is not state
+    container.reset()
+    assert container.resolve("state") is not state
+    assert container.resolve("wheels") == 3
 
 
 def test_missing_names_and_circles_are_named() -> None:

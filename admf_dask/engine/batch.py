@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from admf_dask.engine.config import KEYS, SETTINGS, StrategyConfig
 from admf_dask.engine.coordinator import choose_engine
 from admf_dask.engine.data import FrameDataHandler
+from admf_dask.engine.metrics import METRICS
 from admf_dask.engine.strategies import get_strategy_class
 from admf_dask.engine.sweep import KERNELS, sweep
 from admf_dask.errors import AdmfError
 
 _KEYS = frozenset(KEYS)
-FIGURES = (
-    "sharpe_ratio", "total_return", "max_drawdown", "final_equity", "n_trades", "n_entries", "n_fills", "periods_per_year",
-)  # fmt: skip
-"""What a backtest is told by, in this order: those of the kernels, and the last."""
+FIGURES = (*METRICS, "periods_per_year")
+"""What a backtest is told by, in this order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,7 @@ def chosen_engine(engine: str, config: StrategyConfig) -> tuple[str, str]:
 def run_together(
     configs: Sequence[Mapping[str, Any]], families: Sequence[Family], handler: FrameDataHandler
 ) -> NDArray[np.float64]:
-    """The figures of each config, shape (n, 8): `kernels.METRICS` and periods_per_year. Each has a family that takes it."""
+    """The figures of each config, shape (n, 8): `FIGURES`. Each has a family that takes it."""
     groups: dict[tuple[Family, Any], list[int]] = {}
     for place, (config, family) in enumerate(zip(configs, families, strict=True)):
         groups.setdefault((family, config.get("symbol")), []).append(place)

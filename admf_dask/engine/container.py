@@ -21,6 +21,7 @@ class Container:
         """Empty."""
         self._makers: dict[str, tuple[Callable[..., Any], bool]] = {}
         self._made: dict[str, Any] = {}
+        self._instances: dict[str, Any] = {}
 
     def register_class(self, name: str, cls: type, *, singleton: bool = True) -> None:
         """`resolve(name)` makes an instance of a class: one for all (`singleton`), or a fresh one each time."""
@@ -33,13 +34,14 @@ class Container:
     def register_instance(self, name: str, instance: Any) -> None:
         """`resolve(name)` is this object."""
         self._register(name, lambda: instance, True)
-        self._made[name] = instance
+        self._instances[name] = instance
 
     def _register(self, name: str, maker: Callable[..., Any], singleton: bool) -> None:
         if not callable(maker):
             raise EngineError(f"{name!r} must be registered with a class or a function, but got {maker!r:.80}")
         self._makers[name] = maker, singleton
         self._made.pop(name, None)
+        self._instances.pop(name, None)
 
     def has(self, name: str) -> bool:
         """Whether the name is registered."""
@@ -50,8 +52,9 @@ class Container:
         return self._resolve(name, ())
 
     def _resolve(self, name: str, above: tuple[str, ...]) -> Any:
-        if name in self._made:
-            return self._made[name]
+        for known in (self._instances, self._made):
+            if name in known:
+                return known[name]
         if name in above:
             raise EngineError(f"the container goes in a circle: {' -> '.join((*above[above.index(name) :], name))}")
         if name not in self._makers:
@@ -76,12 +79,9 @@ class Container:
     def copy(self) -> Container:
         """The same registrations, without what was made from them; instances are shared."""
         other = Container()
-        other._makers = dict(self._makers)
-        for name, (maker, _) in self._makers.items():
-            if name in self._made and getattr(maker, "__name__", "") == "<lambda>":
-                other._made[name] = self._made[name]
+        other._makers, other._instances = dict(self._makers), dict(self._instances)
         return other
 
     def reset(self) -> None:
         """Forget what was made; registered instances stay."""
-        self._made = self.copy()._made
+        self._made.clear()

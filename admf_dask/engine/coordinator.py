@@ -13,7 +13,7 @@ from admf_dask.engine.config import BacktestConfig, StrategyConfig
 from admf_dask.engine.container import Container
 from admf_dask.engine.data import DataHandler, FrameDataHandler
 from admf_dask.engine.events import BarEvent, FillEvent, OrderEvent, SignalEvent
-from admf_dask.engine.metrics import figures
+from admf_dask.engine.metrics import METRICS, figures
 from admf_dask.engine.portfolio import Broker, Portfolio
 from admf_dask.engine.prices import TRADING_DAYS, Prices
 from admf_dask.engine.result import FILL_COLUMNS, BacktestResult
@@ -154,7 +154,7 @@ def run_compiled(config: Any, data: Any, why: str = "engine='compiled'") -> Back
 
 def compiled_book(config: StrategyConfig, prices: Prices) -> tuple[dict[str, float], Any, Any, bool]:
     """Metrics, fills (n, 4), equity (bars,) and whether it was ruined: the compiled backtest without a table around it."""
-    from admf_dask.engine.kernels import METRICS, NO_TAPE, walk
+    from admf_dask.engine.kernels import NO_TAPE, walk
 
     settings, targets = config.settings, strategy_targets(config, prices)
     # Each change of the target is two fills at the most.

@@ -27,9 +27,9 @@ from admf_dask.engine.compiled import compiled, inlined
 fill_price = inlined(rules.fill_price)
 cash_after_close = inlined(rules.cash_after_close)
 quantity_to_open = inlined(rules.quantity_to_open)
+rounded = inlined(rules.rounded)
 cash_after_open = inlined(rules.cash_after_open)
 
-METRICS = ("sharpe_ratio", "total_return", "max_drawdown", "final_equity", "n_trades", "n_entries", "n_fills")
 BLOCK = 16
 """Bars of a block of a tape."""
 LONG = 50_000
@@ -162,7 +162,7 @@ def _turned(cash, quantity, held, target, price, costs, fills_out, row, t, note)
 
 
 def _walk(opens, closes, targets, book, tape, out, notes):  # type: ignore[no-untyped-def]
-    """Do the book over `targets`, int8 of shape (bars,), and fill `out`, shape (7,), with METRICS.
+    """Do the book over `targets`, int8 of shape (bars,), and fill `out`, shape (7,), with `metrics.METRICS`.
 
     `book`: next_open, commission, slippage, initial_cash, lot, periods_per_year. `tape`: `tape_of(closes)`, or NO_TAPE for bar by
     bar. `notes`: two arrays; if the second, shape (m, 4), has room, it takes the fills (bar, quantity, price, commission paid),
@@ -228,14 +228,6 @@ walk = compiled(_walk)
 def _note(fills_out, row, bar, quantity, price, commission):  # type: ignore[no-untyped-def]
     fills_out[row, 0], fills_out[row, 1], fills_out[row, 2] = bar, quantity, price
     fills_out[row, 3] = abs(quantity) * price * commission
-
-
-@inlined
-def rounded(quantity, lot):  # type: ignore[no-untyped-def]
-    """Towards zero to whole lots; 0 is no rounding."""
-    if lot <= 0.0:
-        return quantity
-    return math.copysign(math.floor(abs(quantity) / lot) * lot, quantity) if abs(quantity) >= lot else 0.0
 
 
 @inlined

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+METRICS = ("sharpe_ratio", "total_return", "max_drawdown", "final_equity", "n_trades", "n_entries", "n_fills")
+"""What a backtest is told by, in the order in which the compiled kernels fill them in."""
+
 
 def figures(equity: NDArray[np.float64], initial_cash: float, periods_per_year: float) -> dict[str, float]:
     """sharpe_ratio, total_return, max_drawdown (a positive fraction) and final_equity of an equity curve, shape (bars,)."""

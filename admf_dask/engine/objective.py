@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.engine.config import BacktestConfig
+from admf_dask.engine.metrics import METRICS
 from admf_dask.engine.prices import Prices, read_prices
 from admf_dask.engine.strategies import get_strategy_class
 from admf_dask.engine.sweep import sweep
@@ -43,8 +44,6 @@ class GridBacktest(BatchObjective):
 
     def __call__(self, columns: Mapping[str, NDArray[Any]], *data: Any) -> dict[str, NDArray[np.float64]]:
         """Backtest one chunk."""
-        from admf_dask.engine.kernels import METRICS
-
         self.check_parameters(columns)
         named = {self.rename.get(name, name): column for name, column in columns.items()}
         size = len(next(iter(named.values()))) if named else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,9 +28,8 @@ class Broker:
         if order.target == 0 or portfolio.cash <= 0.0:
             return
         paid = rules.fill_price(price, float(order.target), settings.slippage)
-        quantity = rules.quantity_to_open(float(order.target), portfolio.cash, paid, settings.commission)
-        if settings.lot_size > 0.0:
-            quantity = math.copysign(math.floor(abs(quantity) / settings.lot_size) * settings.lot_size, quantity)
+        wanted = rules.quantity_to_open(float(order.target), portfolio.cash, paid, settings.commission)
+        quantity = rules.rounded(wanted, settings.lot_size)
         if quantity != 0.0:
             self._fill(quantity, paid, bar, publish)
 

@@ -6,6 +6,8 @@ and -1 for selling; `commission` and `slippage` are fractions of traded value an
 
 from __future__ import annotations
 
+import math
+
 
 def fill_price(price: float, side: float, slippage: float) -> float:
     """Buying pays `price * (1 + slippage)`, selling gets `price * (1 - slippage)`."""
@@ -20,6 +22,13 @@ def cash_after_close(cash: float, quantity: float, price: float, commission: flo
 def quantity_to_open(target: float, cash: float, price: float, commission: float) -> float:
     """A long spends all the cash, commission included; a short has the size that a long would have."""
     return target * cash / (price * (1.0 + commission))
+
+
+def rounded(quantity: float, lot: float) -> float:
+    """Towards zero to whole lots; 0 is no rounding."""
+    if lot <= 0.0:
+        return quantity
+    return math.copysign(math.floor(abs(quantity) / lot) * lot, quantity) if abs(quantity) >= lot else 0.0
 
 
 def cash_after_open(cash: float, quantity: float, price: float, commission: float) -> float:
