@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any
 
 SMALLEST_TIMEOUT = 0.05
 """Seconds; below this the watch over the items could not tell."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds before the first retry, doubling with each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,10 @@ class Policy:
         )
         return cls(on_error, timeout, retries, kinds, seed)
 
+    def pause(self, calls: int) -> float:
+        """Seconds from the last of so many calls of an item to its next."""
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(calls - 1, 16))
+
     @property
     def limit(self) -> Limit:
         """How many failures end the run. Raises ValueError for an `on_error` that is none of the three forms."""
@@ -66,15 +73,13 @@ class Policy:
         if self.on_error == "raise":
             return Limit(1)
         form, _, amount = str(self.on_error).partition(":")
-        try:
+        with contextlib.suppress(ValueError):  # no number: the message below says what there may be
             if form == "stop_after" and amount.strip().endswith("%"):
                 share = float(amount.strip()[:-1]) / 100
                 if 0 < share < 1:
                     return Limit(math.inf, share)
             elif form == "stop_after" and int(amount) >= 1:
                 return Limit(int(amount))
-        except ValueError:
-            pass  # No number: the message below says what there may be.
         raise ValueError(
             'on_error must be "record", "raise", "stop_after:N" (failures) or "stop_after:P%" (of what was evaluated), '
             f"but is {self.on_error!r}"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from distributed import Client
 
-from admf_dask import ParallelConfig, ParallelOptimizer, ParameterSpace, Session
+from admf_dask import ParallelConfig, ParallelOptimizer, ParameterSpace, Session, batch_objective
 
 SPACE = ParameterSpace({"fast": range(2, 12), "slow": range(5, 25)}, constraints=["fast < slow"])
 
@@ -43,6 +43,13 @@ def test_delayed_chunks_give_the_table_of_the_optimizer() -> None:
     assert good.index.tolist() == result.frame.index.tolist()
     assert table["error"].dropna().str.contains("ValueError: three").all()
     assert len(table) - len(good) == result.failed
+
+
+def test_delayed_chunks_of_a_batch_objective_take_more_than_one_call() -> None:
+    objective = batch_objective(lambda columns: columns["x"] * 2)
+    chunks = ParallelOptimizer().to_delayed({"x": range(5000)}, objective, npartitions=2)
+    table = pd.concat(dask.compute(*chunks, scheduler="sync"))
+    assert table["score"].tolist() == list(range(0, 10_000, 2))
 
 
 def test_keys_read_well_on_the_dashboard(thread_session: Session) -> None:

@@ -37,6 +37,10 @@ def test_only_exception_classes_can_be_retried_on() -> None:
         Policy.of(retry_on="OSError")
 
 
+def test_pauses_double_up_to_the_longest_however_many_there_were() -> None:
+    assert [Policy().pause(calls) for calls in (1, 2, 3, 6, 7, 5000)] == [0.1, 0.2, 0.4, 3.2, 5.0, 5.0]
+
+
 @pytest.mark.parametrize(
     ("on_error", "failed", "evaluated", "reached"),
     [

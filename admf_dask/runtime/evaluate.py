@@ -31,8 +31,6 @@ from admf_dask.text import did_you_mean, format_bytes
 GROUP_SECONDS = 0.001
 GROUP_MOST = 256
 """Items that are timed together at the most, and how long they may take together."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds before the first retry, doubling with each."""
 LARGEST_RESULT = 500_000_000
 """Bytes of one pickled result."""
 _HERE = os.path.dirname(__file__)
@@ -213,7 +211,7 @@ class MapEvaluator:
             if isinstance(error, KeyboardInterrupt) and self.interruptible:
                 raise error
             again = attempts <= policy.retries and isinstance(error, policy.retry_on)
-            if not again or watch.cancelled.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempts - 1))):
+            if not again or watch.cancelled.wait(policy.pause(attempts)):
                 seconds = (monotonic_ns() - began) / 1e9 if isinstance(error, SoftStop) else 0.0
                 rows.failures.append(FailedItem(index, seconds, self._failure(error), attempts))
                 return False

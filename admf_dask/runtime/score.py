@@ -15,7 +15,7 @@ from admf_dask.identity import keys_of_columns
 from admf_dask.objectives import SCORE, BatchObjective, Scores, read_score, read_scores
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.runtime.calls import BEGAN, row_seeds, takes
-from admf_dask.runtime.evaluate import FIRST_PAUSE, LONGEST_PAUSE, Keep, MapEvaluator, Rows, Watch, make_block
+from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Watch, make_block
 from admf_dask.space import ABSENT, Combinable
 
 SLICE = 512
@@ -128,7 +128,7 @@ class BatchEvaluator(ScoreEvaluator):
             low, spent = high, perf_counter() - began
             if spent > budget or watch.cancelled.is_set():
                 break
-            affordable = int((low - start) / max(spent, 1e-9) * (budget - spent))
+            affordable = int(min(stop - low, (low - start) / max(spent, 1e-9) * (budget - spent)))
             size = self._cap(max(64 if self.policy.timeout is None else 1, min(4 * size, affordable)))
         return self._pack_columns(start, low, rows, began, _join(parts), let_go)
 
@@ -191,12 +191,8 @@ class BatchEvaluator(ScoreEvaluator):
         watch: Watch,
     ) -> None:
         attempt = rows.attempts.get(index, 1)
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
-        if (
-            attempt <= self.policy.retries
-            and isinstance(error, self.policy.retry_on)
-            and not watch.cancelled.wait(pause)
-        ):
+        again = attempt <= self.policy.retries and isinstance(error, self.policy.retry_on)
+        if again and not watch.cancelled.wait(self.policy.pause(attempt)):
             rows.attempts[index] = attempt + 1
             self._call(columns, np.array([index], np.int64), rows, parts, watch)
             return
