@@ -150,3 +150,7 @@ def counts_all(given: tuple[Any, int]) -> int:
     for _ in range(many):
         progress.update()
     return progress.statistics().completed
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

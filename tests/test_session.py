@@ -12,15 +12,19 @@ import tempfile
 import textwrap
 import threading
 import urllib.request
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import cluster_work as work
+import dask
 import numpy as np
 import psutil
 import pytest
+from distributed import Client, LocalCluster
 
 from admf_dask import (
+    ClusterLost,
     Outcome,
     ParallelConfig,
     ResourceError,
@@ -30,10 +34,16 @@ from admf_dask import (
     SessionError,
     TaskError,
 )
+from admf_dask.events import Notice, RunStarted
 from admf_dask.outcomes import error_words
+from admf_dask.progress.digest import Digest
 from admf_dask.runtime import FailedItemsWarning, forkserver
 from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.executors import ClusterExecutor, total_threads
+from admf_dask.runtime.farewells import Farewells
+from admf_dask.runtime.feed import RunFeed
 from admf_dask.runtime.job import LARGEST_POSTED, Watch
+from admf_dask.runtime.replies import Reply
 
 HERE = Path(__file__).parent
 
@@ -236,6 +246,63 @@ def test_a_running_scheduler_is_used_by_its_address(thread_session: Session, tmp
 def test_nobody_at_the_address_is_said_clearly() -> None:
     with pytest.raises(SchedulerUnreachable, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
         Session(ParallelConfig(scheduler="tcp://127.0.0.1:9")).open()
+
+
+def test_a_scheduler_without_workers_is_said_clearly(tmp_path: Path) -> None:
+    with (
+        dask.config.set({"temporary-directory": str(tmp_path)}),
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        with pytest.raises(
+            SessionError, match=r"none has joined .* in 0\.1 seconds; start one with `dask worker inproc:"
+        ):
+            total_threads(client, patience=0.1)
+        cluster.scale(1)
+        assert total_threads(client) == sum(client.nthreads().values())
+
+
+def test_what_finished_before_a_run_broke_is_in_hand_first() -> None:
+    executor = ClusterExecutor(client=None, slots=2)
+    done, later = Reply((0, 1)), Reply((1, 2))
+    for reply in (done, ClusterLost("gone"), later):
+        executor._replies.put(reply)
+    assert executor.wait() == [done]
+    assert executor.wait() == [later]
+    with pytest.raises(ClusterLost, match="gone"):
+        executor.wait()
+
+
+def test_ctrl_c_while_a_session_closes_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(mode="thread", workers=1, dashboard=None).open()
+    shared = session.share(np.arange(1000))
+    monkeypatch.setattr(session._cluster, "kill_busy", work.interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        session.close()
+    assert not Path(shared.path).parent.exists()
+    assert session.state == "closed"
+
+
+def test_a_session_remembers_of_its_runs_only_those_under_way(thread_session: Session) -> None:
+    for _ in range(3):
+        thread_session.map(abs, [1], progress=False)
+    farewells = thread_session._farewells
+    farewells.wait(10)
+    assert not farewells._futures
+
+
+def test_a_run_is_not_gathered_for_a_scheduler_without_the_page(thread_session: Session) -> None:
+    ready: Future[bool] = Future()
+    digest, farewells = Digest([1, 2]), Farewells()
+    feed = RunFeed(thread_session._client, digest, ready, farewells)
+    feed.on_event(RunStarted("0" * 32, "map", "abs", 2, 1, None, True, 100.0))
+    ready.set_result(False)
+    feed.wake(last=True)
+    farewells.wait(10)
+    feed.on_event(Notice("0" * 32, "nobody hears this", 101.0))
+    update = digest.update()
+    assert update is not None
+    assert update.notices == ()
 
 
 def test_each_misuse_has_its_words() -> None:

@@ -21,7 +21,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
@@ -219,7 +219,8 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
             if pid is not None and (starting or is_busy(self._scratch, pid)):
                 # So told, the nanny does not start another process.
                 nanny.close_gracefully(reason="the session closes")
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def pids(self) -> list[int]:
         """The worker processes that there are now."""

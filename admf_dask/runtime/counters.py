@@ -7,7 +7,6 @@ import time
 import weakref
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from distributed import Client
@@ -15,6 +14,7 @@ from distributed import Client
 from admf_dask.events import Event
 from admf_dask.progress.digest import Update
 from admf_dask.progress.watchers import Counter
+from admf_dask.runtime.farewells import Farewells
 from admf_dask.runtime.feed import RunFeed
 
 
@@ -50,7 +50,7 @@ class CountDigest:
 class Counters:
     """Watches counters for one session. Thread-safe."""
 
-    def __init__(self, client: Client, ready: Future[bool], farewells: list[Future[Any]]) -> None:
+    def __init__(self, client: Client, ready: Future[bool], farewells: Farewells) -> None:
         """As for a `RunFeed`."""
         self._client, self._ready, self._farewells = client, ready, farewells
         self._feeds: dict[str, tuple[RunFeed, CountDigest]] = {}

@@ -12,8 +12,7 @@ import os
 import queue
 import signal
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +20,12 @@ from distributed import Client
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
-from admf_dask.errors import ClusterLost
+from admf_dask.errors import ClusterLost, SessionError
 from admf_dask.runtime.alarm import GRACE, Ages, interval
 from admf_dask.runtime.blackbox import read_executing
 from admf_dask.runtime.company import Company
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
+from admf_dask.runtime.farewells import Farewells
 from admf_dask.runtime.job import (
     LACKS,
     NO_JOB,
@@ -59,8 +59,8 @@ class ClusterExecutor:
     black_boxes: str | None = None
     why_died: Callable[[int], Death | None] = field(default=lambda pid: Death())
     pids: Callable[[], list[int]] = field(default=list)
-    farewells: list[Future[Any]] = field(default_factory=list)
-    """What is still being wound down when `stop` returns; the session waits for it before it closes."""
+    farewells: Farewells = field(default_factory=Farewells)
+    """What is still being wound down when `stop` returns."""
     store: SharedStore | None = None
     """Where large data goes; None where the workers share this process's memory."""
     company: Company = field(default_factory=lambda: Company(crowded=True))
@@ -243,13 +243,16 @@ class ClusterExecutor:
     def wait(self) -> list[Reply]:
         """Block for the first reply, then take all that are there."""
         replies: list[Reply] = []
-        first = True
-        while first or not self._replies.empty():
-            reply = self._next() if first else self._replies.get()
-            first = False
-            if isinstance(reply, BaseException):
+        while not replies or not self._replies.empty():
+            reply = self._replies.get() if replies else self._next()
+            if not isinstance(reply, BaseException):
+                replies.append(reply)
+            elif replies:
+                # What came before what ends the run is in hand first.
+                self._replies.put(reply)
+                break
+            else:
                 raise reply
-            replies.append(reply)
         return replies
 
     def _next(self) -> Reply | BaseException:
@@ -269,8 +272,7 @@ class ClusterExecutor:
         if self.store is not None:
             self.store.end(self._run)
         if self.client.status == "running":
-            loop = self.client.loop.asyncio_loop
-            self.farewells.append(asyncio.run_coroutine_threadsafe(self._wind_down(), loop))
+            self.farewells.add(self._wind_down(), self.client.loop.asyncio_loop)
 
     async def _wind_down(self) -> None:
         self.company.stir()
@@ -306,14 +308,15 @@ def _lost(why: str) -> ClusterLost:
 
 
 def total_threads(client: Client, *, patience: float = 30.0) -> int:
-    """Threads over all workers of a cluster; waits up to `patience` seconds for the first worker to join."""
-    deadline = time.monotonic() + patience
-    while True:
-        threads = sum(_threads(client.nthreads()))
-        if threads or time.monotonic() > deadline:
-            return max(1, threads)
-        client.wait_for_workers(1, timeout=max(0.1, deadline - time.monotonic()))
-
-
-def _threads(of_worker: dict[str, int]) -> Iterable[int]:
-    return of_worker.values()
+    """Threads over all workers of a cluster; waits for the first to join. Raises SessionError after `patience` seconds."""
+    if threads := sum(client.nthreads().values()):
+        return int(threads)
+    try:
+        client.wait_for_workers(1, timeout=patience)
+    except TimeoutError as error:
+        address = client.scheduler.address
+        raise SessionError(
+            f"a run needs a worker, but none has joined the scheduler at {address} in {patience:g} seconds; start one with "
+            f"`dask worker {address}`, or let the cluster keep one (`cluster.adapt(minimum=1)`)"
+        ) from error
+    return max(1, int(sum(client.nthreads().values())))

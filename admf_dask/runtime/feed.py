@@ -6,12 +6,13 @@ import asyncio
 import threading
 import time
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Protocol
 
 from distributed import Client, Scheduler
 
 from admf_dask.events import Event, RunFinished
 from admf_dask.progress.digest import Update
+from admf_dask.runtime.farewells import Farewells
 
 INTERVAL = 0.4
 """Seconds between two updates at the least."""
@@ -35,8 +36,8 @@ class RunFeed:
     Nothing is sent before the page is there, and nothing to a scheduler without it; one that is gone ends the feed.
     """
 
-    def __init__(self, client: Client, digest: Digested, ready: Future[bool], farewells: list[Future[Any]]) -> None:
-        """`ready` tells whether the scheduler has the page; `farewells` is what a session waits for before it closes."""
+    def __init__(self, client: Client, digest: Digested, ready: Future[bool], farewells: Farewells) -> None:
+        """`ready` tells whether the scheduler has the page; the last update is among the `farewells`."""
         self._client, self._ready, self._farewells = client, ready, farewells
         self._digest = digest
         self._lock = threading.Lock()
@@ -46,6 +47,9 @@ class RunFeed:
 
     def on_event(self, event: Event) -> None:
         """Costs microseconds."""
+        if self._ended:
+            # Nobody takes what would be gathered.
+            return
         with self._lock:
             self._digest.take(event)
         self.wake(last=isinstance(event, RunFinished))
@@ -58,7 +62,7 @@ class RunFeed:
             return
         loop = self._client.loop.asyncio_loop
         if last:
-            self._farewells.append(asyncio.run_coroutine_threadsafe(self._send(), loop))
+            self._farewells.add(self._send(), loop)
         else:
             asyncio.run_coroutine_threadsafe(self._send_in_time(), loop)
 

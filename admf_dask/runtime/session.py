@@ -44,6 +44,7 @@ from admf_dask.runtime.dashboard import Page, add_page
 from admf_dask.runtime.driver import Run, Title
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, total_threads
+from admf_dask.runtime.farewells import Farewells
 from admf_dask.runtime.feed import RunFeed
 from admf_dask.runtime.guard import refuse_unguarded_main
 from admf_dask.runtime.inline import InlineExecutor
@@ -149,7 +150,7 @@ class Session:
         self._page: Page | None = None
         self._page_ready: Future[bool] | None = None
         self._scratch: str | None = None
-        self._farewells: list[Future[Any]] = []
+        self._farewells = Farewells()
         self._stores: dict[str, Store] = {}
         self._shared = SharedStore()
         self._company = Company(crowded=True)
@@ -179,13 +180,15 @@ class Session:
         """End what this session started: processes, threads, ports, files. Closing twice is no error."""
         with self._lock:
             self._state = State.CLOSED
-            concurrent.futures.wait(self._farewells, timeout=2)
-            if self._cluster is not None:
-                self._cluster.kill_busy()
-            self._take_back()
-            self._stack.close()
-            self._shared.close()
-            self._client = self._public_client = self._cluster = self._page = None
+            try:
+                self._farewells.wait(2)
+                if self._cluster is not None:
+                    self._cluster.kill_busy()
+                self._take_back()
+            finally:
+                # Also where Ctrl-C comes while it closes.
+                self._stack.close()
+                self._client = self._public_client = self._cluster = self._page = None
 
     def __enter__(self) -> Self:
         """Open."""
@@ -198,6 +201,7 @@ class Session:
         self.close()
 
     def _start(self) -> None:
+        self._stack.callback(self._shared.close)
         if self._given_client is not None:
             self._client = self._given_client
         elif not self.config.enabled or _inside_a_task():
