@@ -32,13 +32,16 @@ def parse_bytes(text: str | int) -> int:
 
     Raises ValueError for anything else, naming what was found.
     """
-    if isinstance(text, int) and not isinstance(text, bool):
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
         return text
     compact = str(text).strip().lower().replace(" ", "").replace("_", "")
     number = compact.rstrip("abcdefghijklmnopqrstuvwxyz")
     unit = compact[len(number) :] or "b"
     try:
-        return int(float(number) * _UNITS[unit])
+        size = int(float(number) * _UNITS[unit])
+        if size < 0:
+            raise ValueError
+        return size
     except (KeyError, ValueError, OverflowError):
         raise ValueError(
             f"a size such as '2GB', '512MiB' or a whole number of bytes is expected, but got {text!r}"

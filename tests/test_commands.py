@@ -431,6 +431,7 @@ def test_from_cron_the_log_is_sparse_and_ctrl_c_keeps_what_was_done(tmp_path: Pa
         (["--function", "symbol_work"], "must be package.module:function"),
         (["--function", "symbol_work:nothing"], "cannot be loaded"),
         (["--function", "symbol_work:features", "--option", "window"], "must be key=value"),
+        (["--function", "symbol_work:features", "--option", "window=[2"], "'window=[2' is not YAML; put quotes"),
         (["--function", "symbol_work:features", "--data", "none"], "does not exist"),
     ],
 )

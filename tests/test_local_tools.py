@@ -292,6 +292,31 @@ def test_a_result_is_waited_for_while_its_task_takes_long(monkeypatch: pytest.Mo
     worker.join()
 
 
+def test_ctrl_c_leaves_what_waits_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, begun, joined, join = TaskQueue(), threading.Barrier(3), threading.Event(), threading.Thread.join
+
+    def task(number: int) -> int:
+        if number < 3:
+            begun.wait(30)
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            # The others are at their first until they are waited for.
+            joined.wait(30)
+        return number
+
+    def join_them(thread: threading.Thread) -> None:
+        joined.set()
+        join(thread)
+
+    monkeypatch.setattr(threading.Thread, "join", join_them)
+    for number in range(50):
+        queue.add_task(number, task, number)
+    with pytest.raises(KeyboardInterrupt):
+        queue.process_tasks(worker_count=3)
+    assert len(queue) == 47
+    assert queue.process_tasks(worker_count=3) == 47
+
+
 def test_ctrl_c_in_a_task_ends_the_processing() -> None:
     queue = TaskQueue()
     queue.add_task("stop", work.act, "keyboard interrupt")

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import cluster_work as work
+import psutil
 import pytest
 
 from admf_dask import ParallelProgress, Session
 from admf_dask.page.view import RunView
+from admf_dask.progress import relay
 from admf_dask.progress.parallel import RemoteProgress
 from admf_dask.progress.relay import Link
 
@@ -80,15 +82,26 @@ def test_a_copy_does_all_that_the_original_does(monkeypatch: pytest.MonkeyPatch)
 def test_one_that_nobody_has_any_more_leaves_nothing_behind() -> None:
     progress = quiet(10)
     pickle.dumps(progress)
-    relay = progress._relay
-    assert relay is not None
-    address, thread = relay.address, relay._thread
-    del progress, relay
+    way = progress._relay
+    assert way is not None
+    address, thread = way.address, way._thread
+    del progress, way
     gc.collect()
     thread.join(10)
     assert not thread.is_alive()
     with pytest.raises(OSError, match="refused"), socket.create_connection(address, timeout=5):
         pass
+
+
+def test_a_process_stays_connected_to_the_latest_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_links", {})
+    before = psutil.Process().num_fds()
+    for _ in range(3 * relay.MOST_LINKS):
+        with quiet(2) as progress:
+            way = progress.__reduce__()[1][2]
+            assert relay.link_to(*way) is relay.link_to(*way)
+            assert RemoteProgress(relay.link_to(*way), 2, "counted").update() is False
+    wait_until(lambda: psutil.Process().num_fds() - before <= relay.MOST_LINKS)
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")

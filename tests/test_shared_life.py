@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import shared_work as work
 from cluster_work import wait_for_file
 
-from admf_dask import Machine, ParallelConfig, Session, resources
+from admf_dask import Journal, JournalError, Machine, ParallelConfig, Session, resources
 from admf_dask.errors import SessionError
+from admf_dask.journal import Call
 from admf_dask.runtime.leases import new_folder, sweep
 from admf_dask.runtime.shared import SharedStore
 from admf_dask.runtime.shared import store as store_module
@@ -68,6 +72,28 @@ def test_files_of_runs_that_are_over_go_when_new_data_want_the_room(store: Share
     with pytest.raises(SessionError, match="not on this machine"):
         second.value  # noqa: B018
     assert of_run(store, 2, "e").value[0] == 2.0
+
+
+def test_a_file_that_somebody_cleaned_up_is_written_again(store: SharedStore) -> None:
+    first = store.share(array(1))
+    Path(first.path).unlink()
+    again = store.share(array(1))
+    assert again == first
+    assert is_there(again)
+
+
+def test_where_there_are_no_locks_no_folder_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="No locks"):
+        new_folder(tmp_path, "of-a-test-")
+    with pytest.raises(JournalError, match=r"cannot be used.*No locks"):
+        Journal(tmp_path).begin(Call.of("map", "abs", abs, (), [1], total=1, settings={}), "0" * 32)
+    assert [path.name for path in tmp_path.iterdir()] == ["journal.lock"]
+    assert psutil.Process().num_fds() == before
 
 
 def test_what_a_run_uses_and_what_the_user_shared_stays(store: SharedStore) -> None:

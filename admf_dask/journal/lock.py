@@ -20,13 +20,17 @@ class Lock:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.read(self._descriptor, 100).decode(errors="replace").strip()
             os.close(self._descriptor)
             raise JournalError(
                 f"one run at a time can write a journal, but process {holder or 'unknown'} is writing the one in {folder}; "
                 "wait for it, or give this run a folder of its own"
             ) from None
+        except OSError:
+            # A file system without locks.
+            os.close(self._descriptor)
+            raise
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, str(os.getpid()).encode())
 

@@ -7,12 +7,15 @@ wait for it; the first error stops the rest; and BLAS or OpenMP threads inside a
 
 from __future__ import annotations
 
-import os
+import functools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
+
+from admf_dask.resources import Machine
 
 
 class ThreadPool:
@@ -110,25 +113,23 @@ class _Work:
 
     def run(self, executor: ThreadPoolExecutor, workers: int) -> list[Any]:
         helpers: list[Future[None]] = []
-        limits = _inner_limits(workers)
-        try:
-            for _ in range(min(workers, len(self._items)) - 1):
-                try:
-                    helpers.append(executor.submit(self._help))
-                except RuntimeError:
-                    # The pool was stopped meanwhile: the caller does the rest.
-                    break
-            self._help()
-        except BaseException as error:
-            self._fail(error)
-            raise
-        finally:
-            for helper in helpers:
-                # A helper that has not begun has nothing left to do; one that has is at its last item.
-                if not helper.cancel():
-                    helper.exception()
-            if limits is not None:
-                limits.restore_original_limits()
+        with _inner_pools_limited(workers):
+            try:
+                for _ in range(min(workers, len(self._items)) - 1):
+                    try:
+                        helpers.append(executor.submit(self._help))
+                    except RuntimeError:
+                        # The pool was stopped meanwhile: the caller does the rest.
+                        break
+                self._help()
+            except BaseException as error:
+                self._fail(error)
+                raise
+            finally:
+                for helper in helpers:
+                    # A helper that has not begun has nothing left to do; one that has is at its last item.
+                    if not helper.cancel():
+                        helper.exception()
         if self._error is not None:
             raise self._error
         return self._results
@@ -155,35 +156,32 @@ class _Work:
 
 
 _limit_lock = threading.Lock()
-_limited = 0
+_maps = 0
+_limits: Any = None
 
 
-class _Limits:
+@contextmanager
+def _inner_pools_limited(workers: int) -> Iterator[None]:
     """Inner pools at cpus / workers while any map runs; the last one to end restores them."""
-
-    controller: Any = None
-
-    def restore_original_limits(self) -> None:
-        global _limited
-        with _limit_lock:
-            _limited -= 1
-            if not _limited and _Limits.controller is not None:
-                _Limits.controller.restore_original_limits()
-                _Limits.controller = None
-
-
-def _inner_limits(workers: int) -> _Limits | None:
-    global _limited
+    global _maps, _limits
     if workers == 1:
-        return None
+        yield
+        return
     from threadpoolctl import threadpool_limits
 
     with _limit_lock:
-        _limited += 1
-        if _limited == 1:
-            _Limits.controller = threadpool_limits(limits=max(1, _cpus() // workers))
-    return _Limits()
+        _maps += 1
+        if _maps == 1:
+            _limits = threadpool_limits(limits=max(1, _cpus() // workers))
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _maps -= 1
+            if not _maps:
+                _limits.restore_original_limits()
 
 
+@functools.cache
 def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine.probe(interval=0).cpu_count

@@ -103,34 +103,41 @@ class TaskQueue:
 
         A task that raises is counted; its error is for who asks for its result. Tasks added meanwhile are run too, also those
         that a running task adds. Several threads may process at the same time: each counts its own. With a session, tasks
-        run on the cluster, `worker_count` of them at a time.
+        run on the cluster, `worker_count` of them at a time. After Ctrl-C no other task begins; what waits can be run later.
         """
         if type(worker_count) is not int or worker_count < 1:
             raise ValueError(f"worker_count must be a whole number of at least 1, but is {worker_count!r}")
         counts: list[int] = []
+        ended = threading.Event()
         threads = [
-            threading.Thread(target=self._work, args=(counts,), name=f"admf-dask-tasks-{number}", daemon=True)
+            threading.Thread(target=self._work, args=(counts, ended), name=f"admf-dask-tasks-{number}", daemon=True)
             for number in range(worker_count - 1)
         ]
         for thread in threads:
             thread.start()
         try:
-            self._work(counts)
+            self._work(counts, ended)
+        except BaseException:
+            # After Ctrl-C the others end what they are at, and what waits stays in the queue.
+            ended.set()
+            with self._changed:
+                self._changed.notify_all()
+            raise
         finally:
             for thread in threads:
                 thread.join()
         return sum(counts)
 
-    def _work(self, counts: list[int]) -> None:
+    def _work(self, counts: list[int], ended: threading.Event) -> None:
         done = 0
-        while (task := self._take()) is not None:
+        while (task := self._take(ended)) is not None:
             self._run(task)
             done += 1
         with self._lock:
             counts.append(done)
 
-    def _take(self) -> _Task | None:
-        """The next task; waits while others are under way, for they may add more. None at the end.
+    def _take(self, ended: threading.Event) -> _Task | None:
+        """The next task; waits while others are under way, for they may add more. None at the end, or once it has `ended`.
 
         A task that itself calls `process_tasks` is parked while it waits here: nobody need wait for it.
         """
@@ -139,10 +146,10 @@ class TaskQueue:
             self._parked += mine
             self._changed.notify_all()
             try:
-                self._changed.wait_for(lambda: self._waiting or self._under_way <= self._parked)
+                self._changed.wait_for(lambda: self._waiting or self._under_way <= self._parked or ended.is_set())
             finally:
                 self._parked -= mine
-            if not self._waiting:
+            if not self._waiting or ended.is_set():
                 return None
             self._under_way += 1
             self._changed.notify_all()

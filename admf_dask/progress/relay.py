@@ -25,6 +25,8 @@ DISPLAY, STATISTICS = -1, -2
 """Messages; anything from 0 on is an increment."""
 _MESSAGE, _ANSWER = struct.Struct("<q"), struct.Struct("<?dddd")
 _TOKEN_BYTES = 32
+MOST_LINKS = 16
+"""Originals to which a process stays connected, the latest, also while it has no copy of them."""
 logger = logging.getLogger("admf_dask")
 
 
@@ -165,4 +167,9 @@ def link_to(address: tuple[str, int], token: bytes, host: str) -> Link:
     """The one link of this process to an original."""
     with _links_lock:
         # A process that was forked has the dictionary of its parent, and needs connections of its own.
-        return _links.setdefault((os.getpid(), token), Link(address, token, host))
+        key = os.getpid(), token
+        link = _links[key] = _links.pop(key) if key in _links else Link(address, token, host)
+        for oldest in list(_links)[:-MOST_LINKS]:
+            # Its connection ends with the last copy that counts through it.
+            del _links[oldest]
+        return link

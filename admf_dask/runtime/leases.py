@@ -24,7 +24,11 @@ class Lease:
         self.folder = folder
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._descriptor: int | None = os.open(folder / LEASE, flags, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give up the hold; the folder stays. Twice is no error."""
@@ -48,8 +52,12 @@ def new_folder(home: Path, prefix: str) -> Lease:
     # Under its own name only when it is held, so that nobody sweeps it in between.
     unborn = home / f"{_UNBORN}{name}"
     unborn.mkdir(mode=0o700)
-    lease = Lease(unborn)
-    unborn.rename(home / name)
+    try:
+        lease = Lease(unborn)
+        unborn.rename(home / name)
+    except BaseException:
+        shutil.rmtree(unborn, ignore_errors=True)
+        raise
     lease.folder = home / name
     return lease
 

@@ -85,7 +85,8 @@ class SharedStore:
 
     def _known(self, parcel: Parcel) -> SharedData | None:
         for known in self._found.values():
-            if known.size == parcel.size and parcel.is_in(known.path):
+            # Who cleans up temporary files may have taken it.
+            if known.size == parcel.size and os.path.exists(known.path) and parcel.is_in(known.path):
                 return known
         return None
 
