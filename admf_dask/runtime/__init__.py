@@ -9,14 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from admf_dask.runtime.calls import takes
-    from admf_dask.runtime.driver import Run, Title
-    from admf_dask.runtime.evaluate import Keep, MapEvaluator
-    from admf_dask.runtime.mapping import FailedItemsWarning, Outcomes, map_evaluator
-    from admf_dask.runtime.places import session_for, settings_of
-    from admf_dask.runtime.score import BatchEvaluator, ScoreEvaluator
-    from admf_dask.runtime.session import Session
-    from admf_dask.runtime.shared import SharedData, value_of
+    # With `as`: without, a type checker takes a name for one that is not to be imported from here.
+    from admf_dask.runtime.calls import takes as takes
+    from admf_dask.runtime.driver import Run as Run
+    from admf_dask.runtime.driver import Title as Title
+    from admf_dask.runtime.evaluate import Keep as Keep
+    from admf_dask.runtime.evaluate import MapEvaluator as MapEvaluator
+    from admf_dask.runtime.mapping import FailedItemsWarning as FailedItemsWarning
+    from admf_dask.runtime.mapping import Outcomes as Outcomes
+    from admf_dask.runtime.mapping import map_evaluator as map_evaluator
+    from admf_dask.runtime.places import session_for as session_for
+    from admf_dask.runtime.places import settings_of as settings_of
+    from admf_dask.runtime.score import BatchEvaluator as BatchEvaluator
+    from admf_dask.runtime.score import ScoreEvaluator as ScoreEvaluator
+    from admf_dask.runtime.session import Session as Session
+    from admf_dask.runtime.shared import SharedData as SharedData
+    from admf_dask.runtime.shared import value_of as value_of
 
 _HOMES = {
     "BatchEvaluator": "score",
@@ -36,23 +44,7 @@ _HOMES = {
     "value_of": "shared",
 }
 
-__all__ = [
-    "BatchEvaluator",
-    "FailedItemsWarning",
-    "Keep",
-    "MapEvaluator",
-    "Outcomes",
-    "Run",
-    "ScoreEvaluator",
-    "Session",
-    "SharedData",
-    "Title",
-    "map_evaluator",
-    "session_for",
-    "settings_of",
-    "takes",
-    "value_of",
-]
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
