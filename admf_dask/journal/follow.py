@@ -7,16 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from admf_dask.errors import JournalError
 from admf_dask.events import BlockFinished, BlockRecalled, Event, RunFinished, RunStarted
 from admf_dask.journal import store
 from admf_dask.journal.journal import Journal
 from admf_dask.journal.status import state_now
-
-_LAST = (
-    "SELECT sitting.id, call, total, recalled, items_key, began, ended, state, pid, process_began, kind, name, score, "
-    "maximize, run FROM sitting JOIN call ON call.id = call ORDER BY sitting.id DESC LIMIT 1"
-)
 
 
 class Follow:
@@ -27,23 +21,20 @@ class Follow:
         self._journal = journal
         self._seen = -1
         self._ended = False
-        with journal._reading() as connection:
-            row = connection.execute(_LAST).fetchone()
-            if row is None:
-                raise JournalError(f"the journal in {journal.directory} has no run in it yet")
-            self._sitting, call = row[:2]
-            packed = connection.execute("SELECT items FROM sitting WHERE id = ?", (self._sitting,)).fetchone()[0]
-            self.items: Sequence[Any] = pickle.loads(packed)
+        with journal.reading() as connection:
+            last = store.last_sitting(connection, journal.directory)
+            self._sitting = last.number
+            self.items: Sequence[Any] = pickle.loads(last.items)
             # Positions of an earlier sitting mean the same only where its items are the same.
             self._earlier = [
                 number for (number,) in connection.execute(
                     "SELECT id FROM sitting WHERE call = ? AND id < ? AND items_key = ? ORDER BY id",
-                    (call, self._sitting, row[4]),
+                    (last.call, last.number, last.items_key),
                 )
             ]  # fmt: skip
         self._started = RunStarted(
-            run=row[14], kind=row[10], name=row[11], total=row[2], slots=1, score=row[12], maximize=bool(row[13]),
-            at=row[5], recalled=row[3],
+            run=last.run, kind=last.kind, name=last.name, total=last.total, slots=1, score=last.score, maximize=bool(last.maximize),
+            at=last.began, recalled=last.recalled,
         )  # fmt: skip
         self._last = self._started.at
 
@@ -52,7 +43,7 @@ class Follow:
         started = self._started
         if self._seen < 0:
             yield started
-        with self._journal._reading() as connection:
+        with self._journal.reading() as connection:
             if self._seen < 0:
                 for number in self._earlier:
                     for stored in store.read_blocks(connection, number):

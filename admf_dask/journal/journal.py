@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -90,76 +90,46 @@ class Journal:
 
         Of the call that was written to last. Values of a map are unpickled, which runs code: read journals that you trust.
         """
-        import pandas as pd
-
         from admf_dask.journal.tables import rows_frame
 
-        with self._reading() as connection:
-            pieces = [
-                rows_frame(stored.block, items)
-                for sitting, packed in self._sittings(connection)
-                if (items := pickle.loads(packed)) is not None
-                for stored in store.read_blocks(connection, sitting)
-                if len(stored.block.indices)
-            ]
-        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame()
+        return self._table(rows_frame, lambda block: len(block.indices) > 0)
 
     @property
     def failures(self) -> pd.DataFrame:
         """One row for each failed item: what it was, kind, error_type, message, traceback, seconds, attempts."""
-        import pandas as pd
-
         from admf_dask.journal.tables import failures_frame
 
-        with self._reading() as connection:
-            pieces = [
-                failures_frame(stored.block, items)
-                for sitting, packed in self._sittings(connection)
-                if (items := pickle.loads(packed)) is not None
-                for stored in store.read_blocks(connection, sitting)
-                if stored.block.failures
-            ]
+        return self._table(failures_frame, lambda block: bool(block.failures))
+
+    def _table(
+        self, made_of: Callable[[Block, Sequence[Any]], pd.DataFrame], wanted: Callable[[Block], bool]
+    ) -> pd.DataFrame:
+        import pandas as pd
+
+        pieces: list[pd.DataFrame] = []
+        with self.reading() as connection:
+            for sitting, packed in self._sittings(connection):
+                items = pickle.loads(packed)
+                blocks = (stored.block for stored in store.read_blocks(connection, sitting))
+                pieces += [made_of(block, items) for block in blocks if wanted(block)]
         return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame()
 
     def status(self) -> RunStatus:
         """The last run that wrote here. Costs a look at each recorded score."""
-        with self._reading() as connection:
-            row = connection.execute(
-                "SELECT sitting.*, kind, name, score, maximize FROM sitting JOIN call ON call.id = call "
-                "ORDER BY sitting.id DESC LIMIT 1"
-            ).fetchone()
-            if row is None:
-                raise JournalError(f"the journal in {self.directory} has no run in it yet")
-            (
-                number,
-                call,
-                _,
-                total,
-                recalled,
-                _,
-                _,
-                began,
-                ended,
-                state,
-                pid,
-                process_began,
-                kind,
-                name,
-                score,
-                maximize,
-            ) = row
+        with self.reading() as connection:
+            run = store.last_sitting(connection, self.directory)
             done = evaluated = rejected = failed = 0
-            last = began
-            for stored in store.read_blocks(connection, number):
+            last = run.began
+            for stored in store.read_blocks(connection, run.number):
                 done += int((stored.ranges[:, 1] - stored.ranges[:, 0]).sum())
                 evaluated += stored.block.evaluated
                 rejected += stored.block.rejected
                 failed += stored.block.failed
                 last = stored.at
-            best_score, best_item, score = self._best(connection, call, score, bool(maximize))
+            best_score, best_item, score = self._best(connection, run.call, run.score, bool(run.maximize))
         return RunStatus(
-            kind, name, state_now(state, pid, process_began), total, recalled, done, evaluated, rejected, failed,
-            began, ended or last, pid, score, best_score, best_item,
+            run.kind, run.name, state_now(run.state, run.pid, run.process_began), run.total, run.recalled, done, evaluated,
+            rejected, failed, run.began, run.ended or last, run.pid, score, best_score, best_item,
         )  # fmt: skip
 
     def _best(
@@ -180,8 +150,12 @@ class Journal:
                     item = pickle.loads(items)[int(stored.block.indices[at])]
         return best, item, score
 
-    def _reading(self) -> _Closing:
-        return _Closing(store.connect(self.directory, write=False), self.directory)
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A reader's connection, with SQLite's errors translated. Raises JournalError where there is no journal."""
+        connection = store.connect(self.directory, write=False)
+        with contextlib.closing(connection), store.translated(self.directory):
+            yield connection
 
     @staticmethod
     def _sittings(connection: sqlite3.Connection, call: int | None = None) -> list[tuple[int, bytes]]:
@@ -190,23 +164,6 @@ class Journal:
             found = connection.execute("SELECT call FROM sitting ORDER BY id DESC LIMIT 1").fetchone()
             call = found[0] if found else -1
         return connection.execute("SELECT id, items FROM sitting WHERE call = ? ORDER BY id", (call,)).fetchall()
-
-
-class _Closing:
-    """A reader's connection, closed at the end, with SQLite's errors translated."""
-
-    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
-        self._connection, self._translated = connection, store.translated(folder)
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._translated.__enter__()
-        return self._connection
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._connection.close()
-        self._translated.__exit__(kind, error, trace)
 
 
 class Record:

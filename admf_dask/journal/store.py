@@ -140,6 +140,38 @@ def write_blocks(
         raise
 
 
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """One driver's work on a call, as it is recorded; seconds since the epoch."""
+
+    number: int
+    call: int
+    run: str
+    total: int
+    recalled: int
+    items_key: str
+    items: bytes
+    began: float
+    ended: float | None
+    state: str
+    pid: int
+    process_began: float
+    kind: str
+    name: str
+    score: str | None
+    maximize: int
+
+
+def last_sitting(connection: sqlite3.Connection, folder: Path) -> Sitting:
+    """The last one that began. Raises JournalError where there is none."""
+    row = connection.execute(
+        "SELECT sitting.*, kind, name, score, maximize FROM sitting JOIN call ON call.id = call ORDER BY sitting.id DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        raise JournalError(f"the journal in {folder} has no run in it yet")
+    return Sitting(*row)
+
+
 def forget_failures(connection: sqlite3.Connection, sitting: int) -> None:
     """Make the failed items of a sitting ones that were never evaluated."""
     connection.execute("BEGIN IMMEDIATE")
