@@ -5,6 +5,8 @@ Workers use it to keep the best of a chunk, the driver to keep the best of all, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,3 +42,38 @@ def better(score: Any, than: Any, *, maximize: bool) -> bool:
     if np.isnan(score):
         return False
     return bool(np.isnan(than) or (score > than if maximize else score < than))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of scores: aligned arrays of shape (n,)."""
+
+    indices: Integers
+    columns: dict[str, Floats]
+    seconds: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.indices)
+
+    def take(self, rows: Integers) -> Table:
+        """The rows at these positions."""
+        return Table(self.indices[rows], {name: c[rows] for name, c in self.columns.items()}, self.seconds[rows])
+
+    def best(self, name: str, count: int, *, maximize: bool) -> Table:
+        """The `count` best by the column `name`, in the order in which they are here."""
+        return self.take(np.sort(best(self.columns[name], self.indices, count, maximize=maximize)))
+
+    @classmethod
+    def join(cls, tables: Sequence[Table]) -> Table:
+        """One below the other; NaN where a table lacks a column that others have."""
+        if len(tables) == 1:
+            return tables[0]
+        if not tables:
+            return cls(np.empty(0, np.int64), {}, np.empty(0, np.float32))
+        names = dict.fromkeys(name for table in tables for name in table.columns)
+        columns = {
+            name: np.concatenate([t.columns[name] if name in t.columns else np.full(len(t), np.nan) for t in tables])
+            for name in names
+        }
+        return cls(np.concatenate([t.indices for t in tables]), columns, np.concatenate([t.seconds for t in tables]))

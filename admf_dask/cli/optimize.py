@@ -44,7 +44,7 @@ def run(parsed: argparse.Namespace) -> int:
                 # The same words are printed below, with the path of the table.
                 warnings.simplefilter("ignore", FailedItemsWarning)
                 result = optimizer.optimize(
-                    study.space, objective, score=study.score, maximize=study.maximize, keep=study.keep,
+                    study.space, objective, score=study.objective, maximize=study.maximize, keep=study.keep,
                     progress=not parsed.quiet, name=study.name, journal=journal,
                 )  # fmt: skip
         except KeyboardInterrupt as stop:

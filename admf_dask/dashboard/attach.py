@@ -14,8 +14,7 @@ from tornado.ioloop import IOLoop
 
 from admf_dask.dashboard.documents import plot_document, runs_document
 from admf_dask.page.page import PLOTS
-
-PAGE = "runs"
+from admf_dask.runtime.links import PAGE
 
 
 def attach(scheduler: Any) -> None:

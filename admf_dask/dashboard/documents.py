@@ -11,9 +11,7 @@ from admf_dask.page import words
 from admf_dask.page.page import Page, open_document
 from admf_dask.page.view import RunView
 from admf_dask.page.words import WorkerFacts
-
-NAME = "admf-dask-runs"
-"""Of the plugin that keeps the runs."""
+from admf_dask.runtime.feed import PLUGIN
 
 
 class SchedulerSource:
@@ -25,7 +23,7 @@ class SchedulerSource:
 
     def runs(self) -> Mapping[str, RunView]:
         """What the plugin keeps."""
-        plugin = self._scheduler.plugins.get(NAME)
+        plugin = self._scheduler.plugins.get(PLUGIN)
         return plugin.runs if plugin is not None else {}
 
     def workers(self) -> Sequence[WorkerFacts]:

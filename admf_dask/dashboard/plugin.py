@@ -15,7 +15,7 @@ from distributed import SchedulerPlugin
 
 from admf_dask.page.view import RunView
 from admf_dask.progress.digest import Update
-from admf_dask.runtime.feed import HANDLER
+from admf_dask.runtime.feed import HANDLER, PLUGIN
 
 MOST_RUNS, WHOLE_RUNS = 30, 4
 """Finished runs that are kept, the latest; and how many of them with all rows, 16 MB for a million."""
@@ -25,7 +25,7 @@ logger = logging.getLogger("admf_dask")
 class RunsPlugin(SchedulerPlugin):  # type: ignore[misc]
     """Keeps what the page shows. Everything happens on the scheduler's event loop."""
 
-    name = "admf-dask-runs"
+    name = PLUGIN
     idempotent = True
 
     def __init__(self) -> None:

@@ -33,8 +33,8 @@ class Follow:
                 )
             ]  # fmt: skip
         self._started = RunStarted(
-            run=last.run, kind=last.kind, name=last.name, total=last.total, slots=1, score=last.score, maximize=bool(last.maximize),
-            at=last.began, recalled=last.recalled,
+            run=last.run, kind=last.kind, name=last.name, total=last.total, slots=1, score=last.score,
+            maximize=bool(last.maximize), at=last.began, recalled=last.recalled,
         )  # fmt: skip
         self._last = self._started.at
 

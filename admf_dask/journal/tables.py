@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.outcomes import Block
-from admf_dask.space import ABSENT
 from admf_dask.space.items import Combinable
 
 if TYPE_CHECKING:
@@ -42,7 +41,4 @@ def item_columns(items: Sequence[Any], positions: NDArray[np.int64]) -> dict[str
     """The items at some positions as columns: one for each parameter of a space, else `item`."""
     if not isinstance(items, Combinable):
         return {"item": [items[position] for position in positions.tolist()]}
-    return {
-        name: [None if value is ABSENT else value for value in column] if column.dtype == object else column
-        for name, column in items.take(positions).items()
-    }
+    return items.table(positions)

@@ -6,31 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from admf_dask import ranking
 from admf_dask.errors import ResourceError, SpaceError, TaskError
 from admf_dask.outcomes import Block, FailedItem
+from admf_dask.ranking import Floats, Table
 from admf_dask.runtime import Keep
 from admf_dask.text import format_bytes, format_count
 
 FAILURES_KEPT = 10_000
 """Failures recorded with their tracebacks by a run that keeps the best n; all are counted."""
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(slots=True)
-class Table:
-    """Rows of scores: aligned arrays of shape (n,)."""
-
-    indices: NDArray[np.int64]
-    columns: dict[str, Floats]
-    seconds: NDArray[np.float32]
-
-    def take(self, rows: NDArray[np.int64]) -> Table:
-        """The rows at these positions."""
-        return Table(self.indices[rows], {name: c[rows] for name, c in self.columns.items()}, self.seconds[rows])
 
 
 @dataclass(slots=True)
@@ -67,8 +51,8 @@ class Collector:
         self._tables.append(Table(block.indices, block.columns, block.seconds))
         self._rows += len(block.indices)
         if self.keep.count is not None and self._rows > 4 * self.keep.count + 100_000:
-            self._tables = [self._best(_join(self._tables))]
-            self._rows = len(self._tables[0].indices)
+            self._tables = [self._best(Table.join(self._tables))]
+            self._rows = len(self._tables[0])
 
     def _check_score(self, columns: dict[str, Floats]) -> None:
         name = self.keep.ranking_column(columns)
@@ -83,29 +67,12 @@ class Collector:
     def _best(self, table: Table) -> Table:
         if self.keep.count is None or self.score is None:
             return table
-        rows = ranking.best(table.columns[self.score], table.indices, self.keep.count, maximize=self.keep.maximize)
-        return table.take(rows)
+        return table.best(self.score, self.keep.count, maximize=self.keep.maximize)
 
     def table(self) -> Table:
         """All rows kept, by grid index."""
-        joined = self._best(_join(self._tables))
+        joined = self._best(Table.join(self._tables))
         return joined.take(np.argsort(joined.indices, kind="stable"))
-
-
-def _join(tables: list[Table]) -> Table:
-    if not tables:
-        return Table(np.empty(0, np.int64), {}, np.empty(0, np.float32))
-    if len(tables) == 1:
-        return tables[0]
-    names = dict.fromkeys(name for table in tables for name in table.columns)
-    columns = {name: np.concatenate([_column(table, name) for table in tables]) for name in names}
-    indices = np.concatenate([table.indices for table in tables])
-    return Table(indices, columns, np.concatenate([table.seconds for table in tables]))
-
-
-def _column(table: Table, name: str) -> Floats:
-    column = table.columns.get(name)
-    return np.full(len(table.indices), np.nan) if column is None else column
 
 
 def read_keep(keep: Any) -> int | None:

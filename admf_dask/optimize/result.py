@@ -141,7 +141,7 @@ class OptimizationResult(Mapping[str, Any]):
         import pandas as pd
 
         index = pd.Index(self.indices, name="combination")
-        params = _frame_columns(self.space, self.indices)
+        params = self.space.table(self.indices)
         return pd.DataFrame({**params, **self.columns, "seconds": self.seconds}, index=index)
 
     def top(self, n: int = 10) -> pd.DataFrame:
@@ -149,7 +149,7 @@ class OptimizationResult(Mapping[str, Any]):
         import pandas as pd
 
         rows = self.order[:n]
-        params = _frame_columns(self.space, self.indices[rows])
+        params = self.space.table(self.indices[rows])
         scores = {name: column[rows] for name, column in self.columns.items()}
         index = pd.Index(self.indices[rows], name="combination")
         return pd.DataFrame({**params, **scores, "seconds": self.seconds[rows]}, index=index)
@@ -162,7 +162,7 @@ class OptimizationResult(Mapping[str, Any]):
         failed = self.failed_items
         indices = np.array([item.index for item in failed], np.int64)
         columns = {
-            **_frame_columns(self.space, indices),
+            **self.space.table(indices),
             "error_type": [item.failure.error_type for item in failed],
             "message": [item.failure.message for item in failed],
             "traceback": [item.failure.traceback for item in failed],
@@ -319,15 +319,6 @@ class OptimizationResult(Mapping[str, Any]):
     def _repr_html_(self) -> str:
         table = self.top(SHOWN) if len(self.indices) else None
         return box("OptimizationResult", self.summary(), table=table, rows=len(self.indices))
-
-
-def _frame_columns(space: Combinable, indices: NDArray[np.int64]) -> dict[str, Any]:
-    """Parameters as columns for a DataFrame; what is absent from a combination is None there."""
-    columns = space.take(indices)
-    return {
-        name: [None if value is ABSENT else value for value in column] if column.dtype == object else column
-        for name, column in columns.items()
-    }
 
 
 def _numeric_frame(columns: dict[str, NDArray[Any]], x: str, y: str, scores: NDArray[np.float64]) -> pd.DataFrame:

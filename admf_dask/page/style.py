@@ -11,7 +11,6 @@ FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 class Palette:
     """What figures need; the rest is CSS."""
 
-    ink: str
     soft: str
     line: str
     blue: str
@@ -22,7 +21,6 @@ class Palette:
 
 
 LIGHT = Palette(
-    "#101828",
     "#667085",
     "#e4e7ec",
     "#2f5fe0",
@@ -31,7 +29,6 @@ LIGHT = Palette(
     ("#e8590c", "#2f5fe0", "#0e9f6e", "#8a5cd1", "#98a2b3"),
 )
 DARK = Palette(
-    "#f2f4f7",
     "#98a2b3",
     "#333b49",
     "#7aa2ff",

@@ -122,11 +122,6 @@ class TerminalProgress(_Renderer):
     def _to(self) -> TextIO:
         return self._stream or self._terminal or sys.stderr
 
-    def write_above(self, text: str) -> None:
-        """Print a line above the bar, and draw the bar again."""
-        self._say(text)
-        self._draw(False)
-
     def _line(self, width: int) -> str:
         words = self.state.words()
         head = f"{self.state.name} " if self.state.name else ""

@@ -16,6 +16,8 @@ from admf_dask.runtime.farewells import Farewells
 
 INTERVAL = 0.4
 """Seconds between two updates at the least."""
+PLUGIN = "admf-dask-runs"
+"""Name of the page's plugin on the scheduler, which keeps the runs."""
 HANDLER = "admf_dask_run"
 """What the page's plugin listens to on the scheduler."""
 

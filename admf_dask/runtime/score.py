@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from admf_dask import ranking
 from admf_dask.identity import keys_of_columns
 from admf_dask.objectives import SCORE, BatchObjective, Scores, read_score, read_scores
 from admf_dask.outcomes import Block, FailedItem, Failure
+from admf_dask.ranking import Table
 from admf_dask.runtime.calls import BEGAN, row_seeds, takes
 from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Watch, make_block
 from admf_dask.space import ABSENT, Combinable
@@ -29,8 +29,6 @@ ROWS_HELD = 16_384
 MOST_ROWS = 16_384
 """Rows of one call of a batch objective: enough to make nothing of its cost, few enough to hold."""
 Mask = NDArray[np.bool_] | None
-Part = tuple[NDArray[np.int64], NDArray[np.float32], Scores]
-"""Indices, seconds and columns of rows, each of shape (n,)."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class ScoreEvaluator(MapEvaluator):
         return read_score
 
     def _pack(self, start: int, reached: int, rows: Rows, began: float) -> Block:
-        return self._pack_columns(start, reached, rows, began, (*rows.table(), _score_columns(rows.values)))
+        return self._pack_columns(start, reached, rows, began, _gathered(rows))
 
     def _pack_columns(
         self,
@@ -83,28 +81,34 @@ class ScoreEvaluator(MapEvaluator):
         reached: int,
         rows: Rows,
         began: float,
-        table: Part,
+        table: Table,
         let_go: int = 0,
     ) -> Block:
         # A constraint that raised on an item not yet reached comes again with that item's chunk.
         failures = rows.failures = [failed for failed in rows.failures if failed.index < reached]
-        evaluated = len(table[0]) + let_go + len(failures)
-        indices, seconds, columns = self._best(table)
+        evaluated = len(table) + let_go + len(failures)
+        kept = self._best(table)
         failed = len(failures)
         if self.keep.count is not None:
             rows.failures = failures[:FAILURES_KEPT]
         return make_block(
-            start, reached, rows, began, indices, seconds, columns=columns, evaluated=evaluated, failed=failed
+            start,
+            reached,
+            rows,
+            began,
+            kept.indices,
+            kept.seconds,
+            columns=kept.columns,
+            evaluated=evaluated,
+            failed=failed,
         )
 
-    def _best(self, table: Part) -> Part:
+    def _best(self, table: Table) -> Table:
         """The best n of some rows, in order; all where all are kept."""
-        indices, seconds, columns = table
-        name = None if self.keep.count is None else self.keep.ranking_column(columns)
+        name = None if self.keep.count is None else self.keep.ranking_column(table.columns)
         if name is None or self.keep.count is None:
             return table
-        chosen = np.sort(ranking.best(columns[name], indices, self.keep.count, maximize=self.keep.maximize))
-        return indices[chosen], seconds[chosen], {key: column[chosen] for key, column in columns.items()}
+        return table.best(name, self.keep.count, maximize=self.keep.maximize)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class BatchEvaluator(ScoreEvaluator):
         """Evaluate `[start, stop)`, in growing batches while the `budget` lasts."""
         began = perf_counter()
         rows, let_go = Rows(), 0
-        parts: list[Part] = []
+        parts: list[Table] = []
         # With a timeout, which bounds a call, the first rows tell how many fit.
         low, size = start, self._cap(FIRST_ROWS) if self.policy.timeout is None else 1
         budget = budget if self.policy.timeout is None else min(budget, self.policy.timeout / 4)
@@ -130,20 +134,20 @@ class BatchEvaluator(ScoreEvaluator):
                 break
             affordable = int(min(stop - low, (low - start) / max(spent, 1e-9) * (budget - spent)))
             size = self._cap(max(64 if self.policy.timeout is None else 1, min(4 * size, affordable)))
-        return self._pack_columns(start, low, rows, began, _join(parts), let_go)
+        return self._pack_columns(start, low, rows, began, Table.join(parts), let_go)
 
-    def _let_go(self, parts: list[Part]) -> int:
+    def _let_go(self, parts: list[Table]) -> int:
         """Keep the best n of what a chunk has so far, where they are far fewer than that; returns how many rows went."""
-        held = sum(len(indices) for indices, _, _ in parts)
+        held = sum(map(len, parts))
         if self.keep.count is None or held <= 2 * self.keep.count + ROWS_HELD:
             return 0
-        parts[:] = [self._best(_join(parts))]
-        return held - len(parts[0][0])
+        parts[:] = [self._best(Table.join(parts))]
+        return held - len(parts[0])
 
     def _cap(self, size: int) -> int:
         return min(size, self.function.max_rows or MOST_ROWS)
 
-    def _batch(self, start: int, stop: int, rows: Rows, parts: list[Any], watch: Watch) -> None:
+    def _batch(self, start: int, stop: int, rows: Rows, parts: list[Table], watch: Watch) -> None:
         allowed, rejected = self._constrain(start, stop, rows)
         columns = self.items.columns(start, stop)
         indices = np.arange(start, stop, dtype=np.int64)
@@ -155,7 +159,7 @@ class BatchEvaluator(ScoreEvaluator):
             self._call(columns, indices, rows, parts, watch)
 
     def _call(
-        self, columns: dict[str, Any], indices: NDArray[np.int64], rows: Rows, parts: list[Any], watch: Watch
+        self, columns: dict[str, Any], indices: NDArray[np.int64], rows: Rows, parts: list[Table], watch: Watch
     ) -> None:
         cells, at = watch.note(int(indices[0]), int(indices[-1] - indices[0]) + 1)
         began = perf_counter()
@@ -171,7 +175,7 @@ class BatchEvaluator(ScoreEvaluator):
             raised = error
         else:
             each = (perf_counter() - began) / len(indices)
-            parts.append((indices, np.full(len(indices), each, np.float32), scores))
+            parts.append(Table(indices, scores, np.full(len(indices), each, np.float32)))
             return
         if len(indices) == 1:
             self._single_failed(raised, columns, int(indices[0]), perf_counter() - began, rows, parts, watch)
@@ -187,7 +191,7 @@ class BatchEvaluator(ScoreEvaluator):
         index: int,
         seconds: float,
         rows: Rows,
-        parts: Any,
+        parts: list[Table],
         watch: Watch,
     ) -> None:
         attempt = rows.attempts.get(index, 1)
@@ -204,6 +208,11 @@ class BatchEvaluator(ScoreEvaluator):
         return {"seeds": row_seeds(self.policy.seed, keys_of_columns(columns, len(indices), ABSENT))}
 
 
+def _gathered(rows: Rows) -> Table:
+    indices, seconds = rows.table()
+    return Table(indices, _score_columns(rows.values), seconds)
+
+
 def _score_columns(values: list[Any]) -> Scores:
     """Floats and dicts of floats as columns; a name that an item lacks is NaN there."""
     if not values:
@@ -213,19 +222,6 @@ def _score_columns(values: list[Any]) -> Scores:
     named = [{SCORE: value} if type(value) is float else value for value in values]
     names = dict.fromkeys(name for scores in named for name in scores)
     return {name: np.array([scores.get(name, np.nan) for scores in named], np.float64) for name in names}
-
-
-def _join(parts: list[Any]) -> Part:
-    if not parts:
-        return np.empty(0, np.int64), np.empty(0, np.float32), {}
-    if len(parts) == 1:
-        only: Part = parts[0]
-        return only
-    names = dict.fromkeys(name for _, _, columns in parts for name in columns)
-    columns = {
-        name: np.concatenate([c[name] if name in c else np.full(len(i), np.nan) for i, _, c in parts]) for name in names
-    }
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), columns
 
 
 def _count_rejected(rejected: Mask, start: int, reached: int, rows: Rows) -> None:

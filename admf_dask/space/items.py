@@ -69,6 +69,13 @@ class Combinable(Sequence[dict[str, Any]]):
         columns = {name: column.tolist() for name, column in self.take(indices, natives=True).items()}
         return _dicts(columns, self.conditional)
 
+    def table(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """The combinations at `indices` as columns for a DataFrame: what is absent is None there."""
+        return {
+            name: [None if value is ABSENT else value for value in column] if column.dtype == object else column
+            for name, column in self.take(indices).items()
+        }
+
     def mask(self, start: int, stop: int) -> tuple[NDArray[np.bool_] | None, list[tuple[int, Exception]]]:
         """Which of `[start, stop)` the constraints allow (None: all), and where a function raised, with what it raised."""
         if not self.constraints:

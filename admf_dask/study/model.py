@@ -15,13 +15,8 @@ from admf_dask.space import Combinable, IntRange
 from admf_dask.study.data import PriceSource
 from admf_dask.text import did_you_mean
 
-OBJECTIVES: dict[str, tuple[str, bool]] = {
-    "sharpe_ratio": ("sharpe_ratio", True),
-    "total_return": ("total_return", True),
-    "final_equity": ("final_equity", True),
-    "max_drawdown": ("max_drawdown", False),
-}
-"""Objective -> the column that ranks, and whether more is better."""
+OBJECTIVES = {"sharpe_ratio": True, "total_return": True, "final_equity": True, "max_drawdown": False}
+"""Column that ranks -> whether more is better."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +44,9 @@ class Study:
             )
 
     @property
-    def score(self) -> str:
-        """The column that ranks."""
-        return OBJECTIVES[self.objective][0]
-
-    @property
     def maximize(self) -> bool:
         """Whether more of it is better."""
-        return OBJECTIVES[self.objective][1]
+        return OBJECTIVES[self.objective]
 
     def make_objective(self) -> GridBacktest:
         """Read the prices and build the objective. Raises DataError, EngineError or UnknownStrategy, naming what is wrong."""
