@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -61,10 +60,6 @@ class Policy:
         )
         return cls(on_error, timeout, retries, kinds, seed)
 
-    def pause(self, calls: int) -> float:
-        """Seconds from the last of so many calls of an item to its next."""
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(calls - 1, 16))
-
     @property
     def limit(self) -> Limit:
         """How many failures end the run. Raises ValueError for an `on_error` that is none of the three forms."""
@@ -73,13 +68,15 @@ class Policy:
         if self.on_error == "raise":
             return Limit(1)
         form, _, amount = str(self.on_error).partition(":")
-        with contextlib.suppress(ValueError):  # no number: the message below says what there may be
+        try:
             if form == "stop_after" and amount.strip().endswith("%"):
                 share = float(amount.strip()[:-1]) / 100
                 if 0 < share < 1:
                     return Limit(math.inf, share)
             elif form == "stop_after" and int(amount) >= 1:
                 return Limit(int(amount))
+        except ValueError:
+            pass  # No number: the message below says what there may be.
         raise ValueError(
             'on_error must be "record", "raise", "stop_after:N" (failures) or "stop_after:P%" (of what was evaluated), '
             f"but is {self.on_error!r}"
@@ -98,3 +95,8 @@ class Limit:
         if self.share is not None:
             return evaluated >= math.ceil(1 / self.share) and failed >= self.share * evaluated
         return failed >= self.count
+
+
+def pause_after(calls: int) -> float:
+    """Seconds from the last of so many calls of an item to its next."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(calls - 1, 16))

@@ -20,6 +20,9 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         raise ConfigError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name} is not a text file in UTF-8: {error}") from error
+    except ValueError as error:
+        # What looks like a date is made one.
+        raise ConfigError(f"{name} holds a date that is none ({error}); put quotes around what is no date") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""

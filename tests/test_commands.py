@@ -133,6 +133,12 @@ def test_wrong_input_is_one_message_and_exit_code_2(
         ("type: percentage, rate", "type: fixed, rate", ConfigError, "only percentage is supported"),
         ("file: x.csv", "file: x.csv, fil: y", ConfigError, "did you mean 'file'"),
         ("rename:", "renamed:", EngineError, "'fast_window' is no parameter of sma_crossover"),
+        (
+            "rate: 0.1",
+            "rate: a tenth",
+            ConfigError,
+            r"`broker.commission` in .* must be a number \(per cent\), but is 'a tenth'",
+        ),
     ],
 )
 def test_what_an_admf_file_cannot_ask_for(
@@ -431,7 +437,6 @@ def test_from_cron_the_log_is_sparse_and_ctrl_c_keeps_what_was_done(tmp_path: Pa
         (["--function", "symbol_work"], "must be package.module:function"),
         (["--function", "symbol_work:nothing"], "cannot be loaded"),
         (["--function", "symbol_work:features", "--option", "window"], "must be key=value"),
-        (["--function", "symbol_work:features", "--option", "window=[2"], "'window=[2' is not YAML; put quotes"),
         (["--function", "symbol_work:features", "--data", "none"], "does not exist"),
     ],
 )

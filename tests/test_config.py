@@ -143,6 +143,7 @@ FILES = [
     ("parallel: {security: {ca_file: a, cert: 3, key: c}}", "or the paths {ca_file, cert, key}"),
     ("parallel: [mode, process]", "`parallel` in run.yaml must be a mapping of options"),
     ("parallel: {mode: thread, mode: process}", "run.yaml, line 1: the key 'mode' is written twice"),
+    ("parallel: {scheduler: 2020-13-45}", "run.yaml holds a date that is none (month must be in 1..12); put quotes"),
     ("parallel: {}\nparallel: {}", "run.yaml, line 2: the key 'parallel' is written twice"),
     ("paralel: {mode: thread}", "run.yaml has no block `parallel:` (found: paralel)"),
     ("", "the file holds no mapping"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from admf_dask.policy import Policy
+from admf_dask.policy import Policy, pause_after
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_only_exception_classes_can_be_retried_on() -> None:
 
 
 def test_pauses_double_up_to_the_longest_however_many_there_were() -> None:
-    assert [Policy().pause(calls) for calls in (1, 2, 3, 6, 7, 5000)] == [0.1, 0.2, 0.4, 3.2, 5.0, 5.0]
+    assert [pause_after(calls) for calls in (1, 2, 3, 6, 7, 5000)] == [0.1, 0.2, 0.4, 3.2, 5.0, 5.0]
 
 
 @pytest.mark.parametrize(

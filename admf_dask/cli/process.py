@@ -151,7 +151,4 @@ def read_option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise ConfigError(f"--option must be key=value, but is {text!r}")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--option {text!r} is not YAML; put quotes around a text: {key}='\"...\"'") from error
+    return key, yaml.safe_load(value)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from admf_dask.errors import TaskError, TaskTimeout
 from admf_dask.objectives import Scores
 from admf_dask.outcomes import Block, FailedItem, Failure
-from admf_dask.policy import Policy
+from admf_dask.policy import Policy, pause_after
 from admf_dask.runtime.alarm import SoftStop
 from admf_dask.runtime.calls import BEGAN, Cells, Takes, prepare
 from admf_dask.runtime.shared import SharedData, taking, value_of
@@ -211,7 +211,7 @@ class MapEvaluator:
             if isinstance(error, KeyboardInterrupt) and self.interruptible:
                 raise error
             again = attempts <= policy.retries and isinstance(error, policy.retry_on)
-            if not again or watch.cancelled.wait(policy.pause(attempts)):
+            if not again or watch.cancelled.wait(pause_after(attempts)):
                 seconds = (monotonic_ns() - began) / 1e9 if isinstance(error, SoftStop) else 0.0
                 rows.failures.append(FailedItem(index, seconds, self._failure(error), attempts))
                 return False

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from admf_dask.identity import keys_of_columns
 from admf_dask.objectives import SCORE, BatchObjective, Scores, read_score, read_scores
 from admf_dask.outcomes import Block, FailedItem, Failure
+from admf_dask.policy import pause_after
 from admf_dask.ranking import Table
 from admf_dask.runtime.calls import BEGAN, row_seeds, takes
 from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Watch, make_block
@@ -196,7 +197,7 @@ class BatchEvaluator(ScoreEvaluator):
     ) -> None:
         attempt = rows.attempts.get(index, 1)
         again = attempt <= self.policy.retries and isinstance(error, self.policy.retry_on)
-        if again and not watch.cancelled.wait(self.policy.pause(attempt)):
+        if again and not watch.cancelled.wait(pause_after(attempt)):
             rows.attempts[index] = attempt + 1
             self._call(columns, np.array([index], np.int64), rows, parts, watch)
             return

@@ -233,8 +233,12 @@ def _admf_backtest(content: Mapping[str, Any], file: Path, notes: list[str]) -> 
                     f"`broker.{key}.type` in {file.name} is {value['type']!r}, but only percentage is supported"
                 )
             value = value.get("rate", value.get("percentage", value.get("value", 0)))
-        if value is not None:
+        if value is None:
+            continue
+        try:
             settings[key] = float(value) / 100
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"`broker.{key}` in {file.name} must be a number (per cent), but is {value!r}") from error
     notes += [f"`backtest.{key}` has no meaning here and is ignored" for key in backtest if key not in _BACKTEST_READ]
     notes += [
         f"`broker.{key}` has no meaning here and is ignored" for key in broker if key not in ("slippage", "commission")
