@@ -31,7 +31,7 @@ from admf_dask import (
     ParameterSpace,
     Session,
 )
-from admf_dask.events import BlockRecalled
+from admf_dask.events import BlockRecalled, Event, RunStarted
 from admf_dask.journal import store
 from admf_dask.journal.lock import Lock
 from admf_dask.journal.status import state_now, this_process
@@ -364,6 +364,19 @@ def test_two_drivers_on_one_journal_are_refused(optimizer: ParallelOptimizer, tm
         done.touch()
         assert driver.wait(timeout=60) == 0
     assert Journal(journal).status().state == "finished"
+
+
+def test_ctrl_c_as_a_run_begins_lets_the_next_one_in(inline_session: Session, tmp_path: Path) -> None:
+    class Impatient:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, RunStarted):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        inline_session.map(abs, range(3), journal=tmp_path, progress=Impatient())
+    # A notebook keeps the error, and all that it knows of the run.
+    assert caught.value is not None
+    assert inline_session.map(abs, range(3), journal=tmp_path, progress=False).values() == [0, 1, 2]
 
 
 def test_who_writes_is_named_whoever_wrote_before(tmp_path: Path) -> None:

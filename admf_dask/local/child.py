@@ -5,6 +5,7 @@ Run as `python -m admf_dask.local.child FD` for a call that starts from nothing;
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import os
@@ -21,6 +22,7 @@ import cloudpickle
 from admf_dask.local.channel import FAILURE, LOG, RESULT, receive, send
 from admf_dask.outcomes import Failure
 
+_PR_SET_PDEATHSIG = 1
 _speaking = threading.RLock()
 """Held for a whole message: threads that the function has started may log while the result is sent."""
 
@@ -149,9 +151,10 @@ def new_group() -> None:
 def die_with_parent() -> None:
     """End when the process that started this one ends, however it ends (Linux)."""
     if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 if __name__ == "__main__":

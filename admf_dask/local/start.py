@@ -127,6 +127,7 @@ class Server:
             self._control.close()
         if self._process is not None and self._owner == os.getpid():
             self._process.wait()
+            atexit.unregister(self.close)
         self._control = self._process = None
 
 

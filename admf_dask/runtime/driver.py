@@ -92,8 +92,8 @@ class Run:
         """
         recalled = self._open_journal()
         state = "failed"
-        self._tell(self._started())
         try:
+            self._tell(self._started())
             for block in recalled:
                 yield block
                 self._tell(BlockRecalled(self.id, block, time.time()))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import sys
 from typing import Any
 
 from admf_dask import above
+from admf_dask.local.child import die_with_parent
 from admf_dask.runtime.accounts import count_private_memory
 from admf_dask.runtime.forkserver import leave_server
 
-_PR_SET_PDEATHSIG = 1
 _SWITCH_SECONDS = 0.001
 """A worker's event loop waits so long for the interpreter when an item holds it: at Python's own 5 ms each result and each next
 chunk came that much later."""
@@ -30,8 +28,4 @@ def dask_setup(worker: Any) -> None:
     # The mask it was started with may be gone: who starts multiprocessing's resource tracker unblocks the signal. Terminals and
     # notebooks send it to the whole group; what it means is decided by the driver.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+    die_with_parent()
