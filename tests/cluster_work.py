@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from admf_dask import batch_objective
+from admf_dask.steps.parquet import read_frame
 
 
 def square(x: int) -> int:
@@ -154,3 +156,22 @@ def counts_all(given: tuple[Any, int]) -> int:
 
 def interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+def kept_of(path: str) -> tuple[float, float]:
+    """MiB of a frame, and of this process's memory that reading and working with it leaves behind."""
+    import pandas as pd
+
+    # What is loaded and copied by the first call is there afterwards.
+    rows = read_frame(path).rolling(5).sum()[:10].copy()
+    before = _own_memory()
+    for _ in range(3):
+        frame = read_frame(path)
+        rows = pd.concat([frame.rolling(5).sum() for _ in range(4)])[:10].copy()
+    size = frame.memory_usage().sum() / 2**20
+    del frame, rows
+    return size, _own_memory() - before
+
+
+def _own_memory() -> float:
+    return psutil.Process().memory_full_info().uss / 2**20

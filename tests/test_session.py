@@ -19,6 +19,7 @@ from typing import Any
 import cluster_work as work
 import dask
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from distributed import Client, LocalCluster
@@ -37,7 +38,7 @@ from admf_dask import (
 from admf_dask.events import Notice, RunStarted
 from admf_dask.outcomes import error_words
 from admf_dask.progress.digest import Digest
-from admf_dask.runtime import FailedItemsWarning, forkserver
+from admf_dask.runtime import FailedItemsWarning, cluster, forkserver
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, total_threads
 from admf_dask.runtime.farewells import Farewells
@@ -404,6 +405,22 @@ def test_worker_processes_have_a_common_origin_and_chance_of_their_own(process_s
     parents, numbers = ({pair[place] for pair in drawn.values()} for place in (0, 1))
     assert parents == ({forkserver.server_pid()} if forkserver.METHOD == "forkserver" else {os.getpid()})
     assert len(numbers) == len(drawn) == 2
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(sys.platform != "linux", reason="set for glibc")
+def test_memory_that_was_let_go_leaves_a_worker_process(process_session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pd.DataFrame(np.random.default_rng(1).normal(size=(500_000, 5)), columns=list("abcde")).to_parquet(path)
+    ((size, kept),) = process_session.map(work.kept_of, [str(path)], progress=False).values()
+    assert size > 19
+    assert kept < size / 2
+
+
+def test_arrow_keeps_the_allocator_that_its_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cluster._of_processes()["ARROW_DEFAULT_MEMORY_POOL"] == "system"
+    monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
+    assert cluster._of_processes()["ARROW_DEFAULT_MEMORY_POOL"] == "jemalloc"
 
 
 @pytest.mark.cluster
