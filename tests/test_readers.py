@@ -186,6 +186,26 @@ def test_plain_parquet_does_without_the_machinery_of_data_sets(tmp_path: Path) -
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.parquet")], check=True, timeout=60)
 
 
+def test_memory_that_arrow_keeps_is_given_back_after_a_large_file_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+
+    pool, released = pa.default_memory_pool(), []
+
+    class Pool:
+        def release_unused(self) -> None:
+            pool.release_unused()
+            released.append(True)
+
+    monkeypatch.setattr(pa, "default_memory_pool", Pool)
+    for rows, times in ((1_000, 0), (200_000, 1)):
+        path = tmp_path / "a.parquet"
+        pd.DataFrame({"close": np.arange(rows) / 7}).to_parquet(path)
+        assert len(read_frame(str(path))) == rows
+        assert len(released) == times
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.permutations(range(8)), st.lists(st.integers(0, 7), max_size=3))
 def test_order_and_repeats_stay_as_in_the_file(

@@ -36,10 +36,13 @@ def read_frame(path: str) -> pd.DataFrame:
         schema = file.schema_arrow
         if all(_is_plain(kind) for kind in schema.types) and _ATTRS not in (schema.metadata or {}):
             table = file.read(use_threads=False, use_pandas_metadata=True)
+            size = table.nbytes
             with warnings.catch_warnings():
                 # Older Arrow makes frames in a way that pandas warns of; pandas says nothing of it either.
                 warnings.filterwarnings("ignore", "make_block is deprecated", DeprecationWarning)
                 plain: pd.DataFrame = table.to_pandas(use_threads=False, self_destruct=True)
+            del table
+            release_memory(size)
             return plain
     read: pd.DataFrame = pd.read_parquet(path)
     return read
