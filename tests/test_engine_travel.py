@@ -177,7 +177,7 @@ import sys
 from admf_dask import Session, datasets
 
 def look(item):
-    return [name in sys.modules for name in ("numba", "pandas")]
+    return [name in sys.modules for name in ("numba", "pandas", "pyarrow.parquet")]
 
 if __name__ == "__main__":
     datasets.load_prices("FB")
@@ -191,12 +191,14 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("imports", "loaded"),
     [
-        ("", [False, True]),
-        ("from admf_dask import backtest_objective", [True, False]),
-        ("from admf_dask import backtest_objective\nfrom pandas import Series", [True, True]),
+        ("", [False, True, False]),
+        ("from admf_dask import backtest_objective", [True, False, False]),
+        ("from admf_dask import backtest_objective\nfrom pandas import Series", [True, True, False]),
+        ("from admf_dask import ParallelDataProcessor", [False, True, True]),
+        ("from admf_dask import ParallelDataProcessor, backtest_objective", [True, True, True]),
     ],
 )
-def test_workers_have_loaded_what_a_backtest_needs_where_one_was_prepared(
+def test_workers_have_loaded_what_their_work_needs_where_it_was_prepared(
     imports: str, loaded: list[bool], tmp_path: Path
 ) -> None:
     (tmp_path / "script.py").write_text(SERVED.format(imports=imports))

@@ -29,6 +29,8 @@ _IF_USED = ["pandas", "pyarrow.parquet", "numba"]
 """Loaded where this process has them: then what it sends to workers will need them too."""
 _FOR_BACKTESTS = ["admf_dask.engine", "numba"]
 """Instead of those, where this process has the engine: its kernels need no pandas, which takes 35 MB."""
+_FOR_SYMBOLS = ["admf_dask.symbols.task", "pandas", "pyarrow.parquet", "pyarrow.pandas_compat"]
+"""As well, where this process has the first: files are read and written there."""
 _AMONG_THEMSELVES = ("pandas", "pyarrow")
 _LONGEST = 107 - len("/listener-12345678")
 """Bytes of the path of a folder in which a socket of multiprocessing's can be made."""
@@ -49,9 +51,12 @@ def start_server() -> None:
 
 def _preloads() -> list[str]:
     used = [name for name in _IF_USED if name in sys.modules]
+    symbols = _FOR_SYMBOLS if _FOR_SYMBOLS[0] in sys.modules else []
     if _FOR_BACKTESTS[0] not in sys.modules:
-        return used
-    return _FOR_BACKTESTS + (used if "pandas" in used and _named_by_others(sys.modules["pandas"]) else [])
+        return symbols + used
+    if not symbols and not ("pandas" in used and _named_by_others(sys.modules["pandas"])):
+        return _FOR_BACKTESTS
+    return _FOR_BACKTESTS + symbols + used
 
 
 def _named_by_others(package: ModuleType) -> bool:
