@@ -256,6 +256,16 @@ def report(title: str, found: dict[str, Any], markdown: bool) -> None:
     common.print_table(title, columns, rows, markdown=markdown)
     if OURS in middle and middle[OURS] < GOAL:
         print(f"MISSED: {OURS} reached {middle[OURS]:.2f} of ideal, and the goal is {GOAL}")
+    for name in less_memory(found["peaks"]):
+        print(
+            f"MISSED: {name} needs less memory than {OURS}: {' and '.join(common.mib(found['peaks'][n]) for n in (name, OURS))}"
+        )
+
+
+def less_memory(peaks: dict[str, int | None]) -> list[str]:
+    """The contenders whose peak is below ours."""
+    ours = peaks.get(OURS)
+    return [name for name, peak in peaks.items() if ours is not None and peak is not None and peak < ours]
 
 
 def main() -> int:
