@@ -62,19 +62,21 @@ Loads = Callable[[str], Sequence[Load]]
 def race(names: Sequence[str], loads_of: Loads, *, slots: int, rounds: int, quick: bool) -> Results:
     """Run `rounds` rounds over the contenders; one that fails is reported, left out afterwards, and stops nobody.
 
-    `quick` takes the ideal over shorter stretches, and times short loads less often in a round.
+    `quick` takes the ideal over shorter stretches, and times short loads less often in a round. The processes that measure it
+    are new ones for each contender: where things happen to lie in its memory makes a process a tenth faster or slower for all
+    its life, and with the same ones for everybody that luck would be in every ratio.
     """
     results = Results()
-    with Gauge(slots, 0.5 if quick else 1.5) as gauge:
-        for number in range(rounds):
-            for name in names:
-                if name not in results.failed:
-                    say(f"round {number + 1} of {rounds}: {name}")
-                    try:
+    for number in range(rounds):
+        for name in names:
+            if name not in results.failed:
+                say(f"round {number + 1} of {rounds}: {name}")
+                try:
+                    with Gauge(slots, 0.5 if quick else 1.5) as gauge:
                         _trial(results, number, name, loads_of(name), gauge, 1.5 if quick else 5.0)
-                    except ContenderFailed as failure:
-                        results.failed[name] = str(failure)
-                        say(str(failure))
+                except ContenderFailed as failure:
+                    results.failed[name] = str(failure)
+                    say(str(failure))
     return results
 
 
