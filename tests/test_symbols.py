@@ -85,6 +85,20 @@ def test_frames_come_from_a_mapping_a_folder_or_a_pattern(any_session: Session, 
     assert steps["AAA"] == 20.0
 
 
+def test_results_never_lie_where_the_data_is(inline_session: Session, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    processor = ParallelDataProcessor(session=inline_session)
+    for data in (folder, f"{folder}/{{symbol}}", f"{folder}/{{symbol}}.parquet"):
+        for out in (folder, tmp_path / "link", tmp_path / "elsewhere" / ".." / "prices"):
+            with pytest.raises(DataError, match="would be lost; give another out="):
+                processor.process_symbols(None, work.double, data=data, out=out, progress=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    # Where only CSV is read, Parquet beside it is in nobody's way.
+    done = processor.process_symbols(None, work.double, data=f"{folder}/{{symbol}}.csv", out=folder, progress=False)
+    assert list(done) == ["EEE"]
+
+
 def test_failures_are_apart_and_never_silently_missing(any_session: Session, folder: Path) -> None:
     work.prices(4).to_parquet(folder / "BAD.parquet")
     (folder / "BROKEN.parquet").write_bytes(b"PAR1 no")

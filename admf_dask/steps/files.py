@@ -46,13 +46,16 @@ def find_symbols(folder_or_pattern: str | os.PathLike[str]) -> dict[str, str]:
 
 def find_file(pattern: str, symbol: str) -> str:
     """The file of a symbol, for a pattern of `as_pattern`. Raises DataError when there is none."""
-    candidates = [f"{_filled(pattern, symbol)}{suffix}" for suffix in _endings(pattern)]
-    for candidate in candidates:
-        if os.path.isfile(candidate):
-            return candidate
-    raise DataError(
-        f"there is no file of {symbol}: {' or '.join(os.path.basename(one) for one in candidates)} is missing"
-    )
+    paths = candidates(pattern, symbol)
+    for path in paths:
+        if os.path.isfile(path):
+            return path
+    raise DataError(f"there is no file of {symbol}: {' or '.join(os.path.basename(one) for one in paths)} is missing")
+
+
+def candidates(pattern: str, symbol: str) -> list[str]:
+    """Where the file of a symbol may be, for a pattern of `as_pattern`, the one to take first first."""
+    return [f"{_filled(pattern, symbol)}{suffix}" for suffix in _endings(pattern)]
 
 
 def as_pattern(folder_or_pattern: str | os.PathLike[str]) -> str:

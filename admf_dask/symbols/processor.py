@@ -108,7 +108,7 @@ class ParallelDataProcessor:
         """
         policy, observers = Policy.of(on_error=on_error, timeout=timeout), observers_for(progress)
         function, source = _function(processor_func), Source.of(data, reader)
-        names, folder = source.names(symbols), _folder(out)
+        names, folder = source.names(symbols), _folder(out, source)
         task = Task(function, kwargs, source.pattern, source.mapping is not None, reader, folder)
         journal = _journal(journal, folder)
         items = source.items(names, recorded=journal is not None)
@@ -160,11 +160,16 @@ def _function(given: Any) -> Callable[..., Any]:
     return compose(*steps)
 
 
-def _folder(out: Any) -> str | None:
-    """The folder, made and tried. Raises DataError before anything runs."""
+def _folder(out: Any, source: Source) -> str | None:
+    """The folder, made and tried. Raises DataError before anything runs, and for one where results would be read as data."""
     if out is None:
         return None
     folder = str(os.path.abspath(os.fspath(out)))
+    if source.reads(os.path.join(folder, "{symbol}.parquet")):
+        raise DataError(
+            f"results must not lie where the data is, but data= would read what out= writes into {folder}: the prices there would "
+            "be lost; give another out="
+        )
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as trial:

@@ -12,7 +12,7 @@ import numpy as np
 from admf_dask.errors import DataError
 from admf_dask.identity import content_key
 from admf_dask.steps import FrameReader, find_symbols, read_symbols
-from admf_dask.steps.files import as_pattern, find_file
+from admf_dask.steps.files import as_pattern, candidates, find_file
 from admf_dask.symbols.size import frame_bytes, memory_per_byte
 from admf_dask.weights import Weights
 
@@ -129,6 +129,12 @@ class Source:
         except DataError:
             return None
 
+    def reads(self, pattern: str) -> bool:
+        """Whether a file like `pattern` would be taken as data, by whatever links its folder is reached."""
+        if self.pattern is None:
+            return False
+        return any(_real(path) == _real(pattern) for path in candidates(self.pattern, "{symbol}"))
+
     def weights(self, items: list[Item]) -> Weights | None:
         """What the items weigh; None without any input. Looks into a file of each kind for what it becomes when read."""
         if self.mapping is None and self.pattern is None:
@@ -149,3 +155,9 @@ class Source:
                 known[kind] = memory_per_byte(path, self.reader)
             found.append(known[kind])
         return np.array(found)
+
+
+def _real(path: str) -> str:
+    """The path with links in its folder followed."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
