@@ -158,6 +158,74 @@ def test_files_are_read_with_their_own_columns_and_dates(tmp_path: Path) -> None
         FrameDataHandler.from_csv(tmp_path / "ABC.csv", **{**options, "date_format": "%Y"})
 
 
+@pytest.mark.parametrize(
+    ("texts", "options", "wanted"),
+    [
+        (["13/03/2013", "14/03/2013"], {}, "2013-03-13"),
+        (["03/13/2013", "03/14/2013"], {}, "2013-03-13"),
+        (["01.03.2013", "13.03.2013"], {}, "2013-03-01"),
+        (["03/01/2013", "03/13/2013"], {}, "2013-03-01"),
+        (["Mar 1, 2013", "Mar 4, 2013"], {}, "2013-03-01"),
+        (["2013/03/01", "2013/03/04"], {}, "2013-03-01"),
+        (["20130301", "20130304"], {"date_format": "%Y%m%d"}, "2013-03-01"),
+        (["01022013", "02022013"], {"date_format": "%d%m%Y"}, "2013-02-01"),
+        (["1362096000", "1362355200"], {"date_format": "s"}, "2013-03-01"),
+        (["2013-03-08 16:00:00-05:00", "2013-03-11 16:00:00-04:00"], {}, "2013-03-08 21:00:00+00:00"),
+        (["2013-03-08 16:00:00-05:00", "2013-03-11 16:00:00-04:00"], {"tz": "America/New_York"}, "2013-03-08 16:00:00-05:00"),
+        (["01.03.2013", "04.03.2013"], {}, r"'date' have two meanings, such as '01.03.2013', .*'%d.%m.%Y' or '%m/%d/%Y'"),
+        (["1362096000", "1362355200"], {}, "'date' are numbers such as 1362096000; set date_format: s, ms, us, ns for"),
+        (["13/13/2013", "14/03/2013"], {}, "'date', such as '13/13/2013', cannot be read; set date_format"),
+        (["2013-03-08 16:00", "2013-03-11 16:00-04:00"], {}, "'date', such as '2013-03-08 16:00', cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_date_of_two_meanings_is_refused_and_never_guessed(
+    tmp_path: Path, texts: list[str], options: dict[str, Any], wanted: str
+) -> None:
+    lines = "".join(f'"{text}",1,1,1,1\n' for text in texts)
+    (tmp_path / "A.csv").write_text(f"date,open,high,low,close\n{lines}")
+    if wanted[0] == "2":
+        found = FrameDataHandler.from_csv(tmp_path / "A.csv", **options).prices().index
+        assert found[0] == pd.Timestamp(wanted)
+        assert found.is_monotonic_increasing
+        return
+    with pytest.raises(DataError, match=wanted):
+        FrameDataHandler.from_csv(tmp_path / "A.csv", **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("date;open;high;low;close\n2013-03-01;1;1;1;1\n", "A.csv has one column, 'date;open;.*'; set separator to ';'"),
+        ("date,open,high,low,close\n", "A.csv has no rows"),
+        ('date,open,high,low,close\n2013-03-01,1,1,1,"1,5"\n', "'close' is not .*1,5.*; a decimal comma is read"),
+        ("date,open,high,low,close,Close\n2013-03-01,1,1,1,1,2\n", "one column 'close', but there are 'close' and 'Close'; drop"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_make_is_answered_with_what_to_set(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "A.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        FrameDataHandler.from_csv(tmp_path / "A.csv")
+    made = text.replace(",", ".").replace("date;", "day;")
+    (tmp_path / "B.csv").write_text(made.replace("2013-03-01;1", "2013-03-01;1,5"))
+    if ";" in text:
+        handler = FrameDataHandler.from_csv(tmp_path / "B.csv", date_column="day", separator=";", decimal=",")
+        assert handler.prices().open.tolist() == [1.5]
+
+
+def test_tables_of_another_shape_are_answered_with_what_to_write() -> None:
+    one = frame([1.0, 2.0])
+    of_vendor = pd.concat({"X": one}, axis=1)
+    for table, words in (
+        (of_vendor, r"2 levels, such as \('X', 'open'\); write prices.xs\('X', axis=1, level=0\)"),
+        (of_vendor.swaplevel(axis=1), r"2 levels, such as \('open', 'X'\); write prices.xs\('X', axis=1, level=1\)"),
+        (one[["close"]], r"write prices.assign\(open=prices.close, high=prices.close, low=prices.close\)"),
+        (one.set_axis(["31.08.2004", "01.09.2004"]), "text such as '31.08.2004'; write prices.index = pd.to_datetime"),
+    ):
+        with pytest.raises(DataError, match=words):
+            FrameDataHandler(table)
+    assert len(FrameDataHandler(of_vendor.xs("X", axis=1, level=0)).prices()) == 2
+
+
 def test_rows_in_another_order_are_named_and_sorted_where_that_is_asked_for(tmp_path: Path) -> None:
     bars = frame([1.0, 2.0, 3.0, 4.0])
     path = tmp_path / "ABC.csv"
@@ -184,6 +252,16 @@ def test_rows_in_another_order_are_named_and_sorted_where_that_is_asked_for(tmp_
         FrameDataHandler.from_csv(path)
     with pytest.raises(DataError, match="sort must be true or false, but is 'yes'"):
         FrameDataHandler.from_csv(path, sort="yes")
+
+
+@pytest.mark.parametrize("bound", ["01.02.2005", "hello", "2005-02-31", "2005-2"])
+def test_a_start_that_is_no_date_or_two_is_refused(bound: str) -> None:
+    for options in ({"start": bound}, {"end": bound}):
+        with pytest.raises(
+            DataError, match=f"start and end of AAPL must be dates such as 2005-02-01, but one is '{bound}'"
+        ):
+            PriceSource("AAPL", **options).load()
+    assert str(PriceSource("AAPL", start="2005-02", end="2005-02-03 12:00").load().index[-1]) == "2005-02-03 00:00:00"
 
 
 def test_bad_prices_are_named_with_symbol_and_row() -> None:

@@ -61,6 +61,8 @@ class FrameDataHandler:
     def from_csv(cls, path: Any, symbol: str = "", **options: Any) -> Self:
         """From a CSV file: `columns={"Px Last": "close"}`, `date_column="day"`, `date_format="%d.%m.%Y"`, `tz="UTC"`.
 
+        `separator=";"` and `decimal=","` read what spreadsheets write. A date of two meanings (03/01/2013) needs a `date_format`.
+
         Raises DataError naming symbol, file and row. Rows that are not in the order of time are an error; `sort=True` sorts them.
         """
         return cls._from_file(path, symbol, False, options)

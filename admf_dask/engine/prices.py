@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from admf_dask.engine.times import Times
 from admf_dask.errors import DataError
-from admf_dask.text import did_you_mean
+from admf_dask.text import did_you_mean, join_words
 
 SECONDS_PER_YEAR = 365.25 * 86400
 TRADING_DAYS = 252.0
@@ -68,6 +68,11 @@ def _read(table: Any, symbol: str) -> Prices:
     arrays = {name: _column(table, lowered, name) for name in ("open", "high", "low", "close")}
     if not len(arrays["close"]):
         raise DataError("prices must have at least one row, but the table is empty")
+    if table.index.dtype.kind == "O" and isinstance(table.index[0], str):
+        raise DataError(
+            f"the index of prices must be times or numbers, but is text such as {table.index[0]!r}; write "
+            "prices.index = pd.to_datetime(prices.index, format=...)"
+        )
     if not table.index.is_monotonic_increasing or not table.index.is_unique:
         at = next(i for i in range(1, len(table)) if not table.index[i] > table.index[i - 1])
         again = table.index[at] == table.index[at - 1]
@@ -82,8 +87,18 @@ def _read(table: Any, symbol: str) -> Prices:
 
 def _column(table: Any, lowered: dict[str, Any], name: str) -> NDArray[np.float64]:
     if name not in lowered:
-        raise DataError(f"prices must have a column {name!r}{did_you_mean(name, lowered)}")
-    values = table[lowered[name]].to_numpy(dtype=np.float64)
+        raise DataError(f"prices must have a column {name!r}{_missing_hint(table, name, lowered)}")
+    twice = [label for label in table.columns if str(label).lower() == name]
+    if len(twice) > 1:
+        raise DataError(
+            f"prices must have one column {name!r}, but there are {join_words(map(repr, twice))}; drop all but one"
+        )
+    try:
+        values = table[lowered[name]].to_numpy(dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"prices must be positive numbers, but {name!r} is not ({error}); a decimal comma is read with decimal=','"
+        ) from error
     wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
     if len(wrong):
         row = int(wrong[0])
@@ -94,6 +109,23 @@ def _column(table: Any, lowered: dict[str, Any], name: str) -> NDArray[np.float6
     # The same memory as the table's, perhaps, and as that of all workers: a strategy reads it.
     array.flags.writeable = False
     return array
+
+
+def _missing_hint(table: Any, name: str, lowered: dict[str, Any]) -> str:
+    """What to write for a table of several symbols, or of one price."""
+    labels = [label for label in table.columns if isinstance(label, tuple)]
+    for label in labels:
+        levels = [str(part).lower() for part in label]
+        if name in levels:
+            # Of two levels; with more of them it is one of several ways.
+            level = 1 - levels.index(name) if len(label) == 2 else 0
+            return (
+                f", but the columns have {len(label)} levels, such as {label}; "
+                f"write prices.xs({label[level]!r}, axis=1, level={level}) for one symbol"
+            )
+    if list(lowered) == ["close"]:
+        return "; where there is one price write prices.assign(open=prices.close, high=prices.close, low=prices.close)"
+    return did_you_mean(name, lowered)
 
 
 def _periods_per_year(index: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PRICES = ("open", "high", "low", "close")
+_ISO = re.compile(r"\d{4}(-\d{2}(-\d{2}([ T].+)?)?)?")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class PriceSource:
     file: str | None = None
     date_column: str | None = None
     date_format: str | None = None
+    separator: str = ","
+    decimal: str = "."
     price_column: str | None = None
     """For files without OHLC: the column that stands for all four."""
     sort: bool = False
@@ -35,6 +39,8 @@ class PriceSource:
     def load(self) -> pd.DataFrame:
         """The prices between start and end, by ascending date. Raises DataError naming symbol, file, column or row."""
         table = datasets.load_prices(self.symbol) if self.file is None else self._read(Path(self.file))
+        for bound in (self.start, self.end):
+            _check_bound(bound, self.symbol)
         chosen = table.loc[self.start : self.end]
         if not len(chosen):
             raise DataError(
@@ -50,10 +56,11 @@ class PriceSource:
         try:
             table = read_bars(
                 path, parquet=path.suffix in (".parquet", ".pq"), date_column=self.date_column,
-                date_format=self.date_format, sort=self.sort,
+                date_format=self.date_format, separator=self.separator, decimal=self.decimal, sort=self.sort,
             )  # fmt: skip
             if not isinstance(table.index, pd.DatetimeIndex):
-                raise DataError(f"{path.name} has no date column; set date_column")
+                known = ", ".join(map(repr, map(str, table.columns[:6])))
+                raise DataError(f"{path.name} has no date column among {known}; set date_column")
             prices: pd.DataFrame = self._price_columns(table.rename_axis(index="date"), path)
         except DataError as error:
             raise DataError(f"{self.symbol}: {error}") from error.__cause__
@@ -71,3 +78,15 @@ class PriceSource:
                 f"{did_you_mean(missing[0], lowered)}"
             )
         return table.assign(**dict.fromkeys(PRICES, table[lowered[single.lower()]]))
+
+
+def _check_bound(text: str | None, symbol: str) -> None:
+    """Raise DataError for a start or an end that is no date, or has two meanings (01.02.2005)."""
+    import pandas as pd
+
+    try:
+        known = text is None or (_ISO.fullmatch(text) is not None and pd.Timestamp(text) is not None)
+    except ValueError:
+        known = False
+    if not known:
+        raise DataError(f"start and end of {symbol} must be dates such as 2005-02-01, but one is {text!r}")

@@ -4,8 +4,8 @@
     strategy: sma_crossover
     parameters: {fast: {low: 2, high: 100}, slow: {low: 10, high: 200, step: 5}}
     constraints: ["fast < slow"]
-    data: {symbol: AAPL}                # or {symbol: X, file: x.csv, date_column: ..., date_format: ..., sort: true, start: ...,
-                                        # end: ...}
+    data: {symbol: AAPL}                # or {symbol: X, file: x.csv, date_column: ..., date_format: ..., separator: ";",
+                                        # decimal: ",", price_column: ..., sort: true, start: 2005-01-31, end: ...}
     backtest: {commission: 0.001, slippage: 0.0, fill: next_open, direction: long, initial_cash: 1000000}
     objective: sharpe_ratio             # or total_return, final_equity, max_drawdown
     sample: {n: 1000, seed: 1}          # optional: random points instead of the whole grid
@@ -47,7 +47,7 @@ _KEYS = (
     "rename",
     "parallel",
 )
-_SOURCE_KEYS = ("symbol", "file", "date_column", "date_format", "price_column", "sort")
+_SOURCE_KEYS = ("symbol", "file", "date_column", "date_format", "separator", "decimal", "price_column", "sort")
 _DATA_KEYS = (*_SOURCE_KEYS, "start", "end")
 _ADMF_MARKS = ("optimization", "parameter_space", "mode", "broker", "parameter_file")
 _ADMF_OBJECTIVES = (

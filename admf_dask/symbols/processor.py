@@ -167,8 +167,8 @@ def _folder(out: Any, source: Source) -> str | None:
     folder = str(os.path.abspath(os.fspath(out)))
     if source.reads(os.path.join(folder, "{symbol}.parquet")):
         raise DataError(
-            f"results must not lie where the data is, but data= would read what out= writes into {folder}: the prices there would "
-            "be lost; give another out="
+            f"results must not lie where the data is, but data= would read what out= writes into {folder}: the prices there "
+            "would be lost; give another out="
         )
     try:
         os.makedirs(folder, exist_ok=True)
