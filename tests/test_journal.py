@@ -538,6 +538,24 @@ def test_the_best_of_all_sittings_is_told_in_the_direction_of_the_run(
         assert (status.best_score, status.best_item) == (best, {"a": best})
 
 
+def test_status_counts_what_earlier_sittings_over_the_same_items_left(inline_session: Session, tmp_path: Path) -> None:
+    def fails(params: dict[str, int]) -> int:
+        if params["a"] % 3 == 0:
+            raise ValueError("unlucky")
+        return params["a"]
+
+    optimizer = ParallelOptimizer(session=inline_session)
+    for constraints, name in (((), "free"), (("a < 8",), "bound")):
+        space = ParameterSpace({"a": range(10)}, constraints=constraints)
+        for sitting in range(3):
+            with pytest.warns(FailedItemsWarning):
+                optimizer.optimize(space, fails, journal=tmp_path / name, progress=False)
+            status = Journal(tmp_path / name).status()
+            settled = (status.failed, status.rejected, status.recalled, status.done)
+            assert settled == (len([n for n in range(10) if n % 3 == 0 and n < (8 if constraints else 10)]),
+                               2 if constraints else 0, 10 if sitting else 0, 0 if sitting else 10)  # fmt: skip
+
+
 def test_seconds_and_attempts_are_recorded(inline_session: Session, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": str(tmp_path), "journal": tmp_path / "j", "progress": False}
     with warnings.catch_warnings():

@@ -123,14 +123,27 @@ class Journal:
             for stored in store.read_blocks(connection, run.number):
                 done += int((stored.ranges[:, 1] - stored.ranges[:, 0]).sum())
                 evaluated += stored.block.evaluated
-                rejected += stored.block.rejected
-                failed += stored.block.failed
                 last = stored.at
+            # Sittings over the same items share them out, so what failed and was turned away adds up.
+            for sitting in self._same_items(connection, run.number):
+                for stored in store.read_blocks(connection, sitting):
+                    rejected += stored.block.rejected
+                    failed += stored.block.failed
             best_score, best_item, score = self._best(connection, run.call, run.score, bool(run.maximize))
         return RunStatus(
             run.kind, run.name, state_now(run.state, run.pid, run.process_began), run.total, run.recalled, done, evaluated,
             rejected, failed, run.began, run.ended or last, run.pid, score, best_score, best_item,
         )  # fmt: skip
+
+    @staticmethod
+    def _same_items(connection: sqlite3.Connection, number: int) -> list[int]:
+        """The sittings of the same call over the same items, up to this one."""
+        found = connection.execute(
+            "SELECT other.id FROM sitting AS this JOIN sitting AS other ON other.call = this.call "
+            "AND other.items_key = this.items_key WHERE this.id = ? AND other.id <= this.id",
+            (number,),
+        )
+        return [row[0] for row in found]
 
     def _best(
         self, connection: sqlite3.Connection, call: int, score: str | None, maximize: bool

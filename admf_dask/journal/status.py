@@ -26,7 +26,9 @@ class RunStatus:
     """Settled by this one."""
     evaluated: int
     rejected: int
+    """Turned away by constraints, by earlier sittings over the same items too."""
     failed: int
+    """Of all that is settled, by earlier sittings over the same items too."""
     began: float
     last: float
     """When the last block was written, or the run ended."""
