@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
+
+from admf_dask.errors import ConfigError
 
 SMALLEST_TIMEOUT = 0.05
 """Seconds; below this the watch over the items could not tell."""
@@ -26,23 +29,23 @@ class Policy:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Check everything. Raises ValueError or TypeError with the rule and what was found."""
+        """Check everything. Raises ConfigError or TypeError with the rule and what was found."""
         self.limit  # noqa: B018 - reads on_error
         timeout: Any = self.timeout
         if timeout is not None and not (isinstance(timeout, (int, float)) and SMALLEST_TIMEOUT <= timeout < math.inf):
-            raise ValueError(
+            raise ConfigError(
                 f"timeout counts seconds for one item and must be at least {SMALLEST_TIMEOUT}, but is {self.timeout!r}; "
                 "leave it out for no limit"
             )
         if type(self.retries) is not int or self.retries < 0:
-            raise ValueError(f"retries must be a whole number of at least 0, but is {self.retries!r}")
+            raise ConfigError(f"retries must be a whole number of at least 0, but is {self.retries!r}")
         kinds: tuple[Any, ...] = self.retry_on
         if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
             raise TypeError(
                 f"retry_on must be exception classes such as (ConnectionError, TimeoutError), but is {self.retry_on!r}"
             )
         if self.seed is not None and (type(self.seed) is not int or self.seed < 0):
-            raise ValueError(f"seed must be a whole number of at least 0, but is {self.seed!r}")
+            raise ConfigError(f"seed must be a whole number of at least 0, but is {self.seed!r}")
 
     @classmethod
     def of(
@@ -58,11 +61,11 @@ class Policy:
         kinds = (
             retry_on if isinstance(retry_on, tuple) else tuple(retry_on) if isinstance(retry_on, list) else (retry_on,)
         )
-        return cls(on_error, timeout, retries, kinds, seed)
+        return cls(on_error, timeout, whole(retries), kinds, whole(seed))
 
     @property
     def limit(self) -> Limit:
-        """How many failures end the run. Raises ValueError for an `on_error` that is none of the three forms."""
+        """How many failures end the run. Raises ConfigError for an `on_error` that is none of the three forms."""
         if self.on_error == "record":
             return Limit(math.inf)
         if self.on_error == "raise":
@@ -77,10 +80,15 @@ class Policy:
                 return Limit(int(amount))
         except ValueError:
             pass  # No number: the message below says what there may be.
-        raise ValueError(
+        raise ConfigError(
             'on_error must be "record", "raise", "stop_after:N" (failures) or "stop_after:P%" (of what was evaluated), '
             f"but is {self.on_error!r}"
         )
+
+
+def whole(value: Any) -> Any:
+    """A whole number of another library as an int; anything else as it is."""
+    return value if isinstance(value, bool) or not hasattr(value, "__index__") else operator.index(value)
 
 
 @dataclass(frozen=True, slots=True)

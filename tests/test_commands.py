@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from admf_dask import ConfigError, DataError, EngineError, Machine, datasets
-from admf_dask.cli import main
+from admf_dask.cli import CONFIGS, STUDY, main
 from admf_dask.study import builtin_study, load_study
 
 OURS = """
@@ -109,6 +109,7 @@ def test_quiet_prints_only_where_the_results_are(tmp_path: Path, capsys: pytest.
         (("data: {symbol: FB}", "data: {symbol: FB, file: none.csv}"), "none.csv cannot be read: "),
         (("data: {symbol: FB}", "data: {symbol: FB, start: '2030-01-01'}"), "there are no prices of FB between"),
         (("data: {symbol: FB}", "data: {symbol: FB}\nobjective: sharp"), "did you mean 'sharpe_ratio'"),
+        (("data: {symbol: FB}", "data: {symbol: FB, start: 01.02.2013}"), "but one is '01.02.2013'"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_message_and_exit_code_2(
@@ -148,6 +149,44 @@ def test_what_an_admf_file_cannot_ask_for(
     prices.assign(day=prices.index.strftime("%d.%m.%Y")).to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(error, match=words):
         load_study(write(tmp_path, ADMF.replace(old, new))).make_objective()
+
+
+def test_what_help_shows_can_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, example in (("optimize", STUDY), ("backtest", CONFIGS)):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert example in capsys.readouterr().out
+    study = load_study(write(tmp_path, STUDY))
+    assert len(study.space) == 49 * 39
+    study.make_objective()
+    common = ["--mode", "thread", "--workers", "1", "--dashboard", "none", "--out", str(tmp_path / "out")]
+    assert main(["backtest", write(tmp_path, CONFIGS), *common]) == 0
+    assert pd.read_parquet(tmp_path / "out" / "backtests.parquet")["symbol"].tolist() == ["AAPL", "AAPL", "IBM"]
+
+
+def test_a_setting_of_another_kind_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimize", write(tmp_path, OURS + "keep: five\n"), "--out", str(tmp_path / "out")]) == 2
+    assert (
+        capsys.readouterr().err == "admf-dask: keep must be \"all\" or a whole number of at least 1, but got 'five'\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["optimize", "backtest"])
+def test_tables_that_cannot_be_saved_are_said_below_what_was_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    out = tmp_path / "out"
+    path = write(tmp_path, OURS if command == "optimize" else CONFIGS)
+    settings = ["--mode", "thread", "--workers", "1", "--dashboard", "none", "--out", str(out)]
+    # Something in the way of a file, as a full disk is.
+    table = out / ("results.parquet" if command == "optimize" else "backtests.parquet")
+    table.mkdir(parents=True)
+    assert main([command, path, *settings]) == 2
+    printed = capsys.readouterr()
+    assert re.search("Sharpe ratio" if command == "optimize" else "sharpe_ratio", printed.out)
+    assert re.search(rf"admf-dask: the tables cannot be saved in {out}: .*; make room .* --out {out}: ", printed.err)
+    table.rmdir()
+    assert main([command, path, *settings]) == 0
 
 
 def test_random_search_takes_a_sample(tmp_path: Path) -> None:
@@ -284,6 +323,13 @@ def test_a_folder_of_another_study_is_refused_until_told_otherwise(
     assert main(["optimize", other, "--out", str(out), "--quiet", "--changed", "anew"]) == 0
 
 
+@pytest.mark.parametrize("address", ["here", "127.0.0.1:99999"])
+def test_an_address_that_is_none_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str) -> None:
+    assert main(["optimize", write(tmp_path, OURS), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert main(["dashboard", str(tmp_path / "out"), "--dashboard", address]) == 2
+    assert f"--dashboard must be HOST:PORT, but is {address!r}" in capsys.readouterr().err
+
+
 def test_status_of_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(tmp_path)]) == 2
     assert "there is no journal in" in capsys.readouterr().err
@@ -312,7 +358,29 @@ def test_a_file_of_backtests_runs_and_names_what_failed(
     table = pd.read_parquet(out / "backtests.parquet")
     assert table["symbol"].tolist() == ["FB", "X", "FB"]
     assert table["error"].notna().tolist() == [False, False, True]
-    assert main(["backtest", write(tmp_path, BACKTESTS.replace("configs:", "config:")), "--out", str(out)]) == 2
+    capsys.readouterr()
+    # From anywhere: files are looked for beside the one that names them.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["backtest", path, "--out", str(out), "--quiet"]) == 1
+    capsys.readouterr()
+    for old, new, words in (
+        ("configs:", "config:", "must be a list of strategy configs"),
+        (
+            "{FB: null, X: {file: x.csv, date_column: day}}",
+            "[FB, X]",
+            "`data` in .* must be a mapping such as .*, but is \\['FB', 'X'\\]",
+        ),
+        (
+            "{file: x.csv, date_column: day}",
+            "5",
+            "the prices of X must be a file, a mapping with `file`, or null, but are 5",
+        ),
+    ):
+        assert main(["backtest", write(tmp_path, BACKTESTS.replace(old, new)), "--out", str(out)]) == 2
+        assert re.search(words, capsys.readouterr().err)
+    assert main(["backtest", write(tmp_path, "[{class: buy_and_hold}]"), "--out", str(out)]) == 2
+    assert "names no symbol; write `symbol: AAPL` in each config" in capsys.readouterr().err
     assert main(["status", str(out)]) == 1
 
 
@@ -438,10 +506,28 @@ def test_from_cron_the_log_is_sparse_and_ctrl_c_keeps_what_was_done(tmp_path: Pa
         (["--function", "symbol_work:nothing"], "cannot be loaded"),
         (["--function", "symbol_work:features", "--option", "window"], "must be key=value"),
         (["--function", "symbol_work:features", "--data", "none"], "does not exist"),
+        (
+            ["--function", "symbol_work:features", "--option", "window={"],
+            "the value of --option window={ cannot be read as YAML",
+        ),
+        (["--function", "symbol_work:features", "--symbols", ""], "--symbols names none"),
+        (
+            ["--function", "symbol_work:features", "--symbols", "A", "--timeout", "-1"],
+            "timeout counts seconds for one item",
+        ),
+        (["--function", "breaks_at_import:f"], "cannot be loaded: ZeroDivisionError: division by zero ("),
+        (["--function", "is_no_python:f"], "cannot be loaded: SyntaxError: "),
     ],
 )
 def test_wrong_use_of_process_is_exit_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
 ) -> None:
+    (tmp_path / "breaks_at_import.py").write_text("print(1 / 0)")
+    (tmp_path / "is_no_python.py").write_text("def f(:")
+    monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["process", "--out", str(tmp_path / "out"), *arguments]) == 2
     assert words in capsys.readouterr().err

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from admf_dask import (
+    ConfigError,
     IntRange,
     OptimizationResult,
     ParallelConfig,
@@ -270,6 +271,11 @@ def test_a_sample_is_a_space(any_session: Session) -> None:
         ),
         (lambda o: o.optimize(42, work.score), TypeError, "parameter_space must be a ParameterSpace, a mapping"),
         (lambda o: o.optimize({"a": [1]}, work.score, keep=0), ValueError, "keep must be"),
+        (
+            lambda o: o.optimize({"a": [1]}, work.score, maximize="min"),
+            ConfigError,
+            "but is 'min'; write maximize=False",
+        ),
         (lambda o: o.optimize({"a": [1]}, work.score, progress=3), TypeError, "progress must be"),
         (lambda o: o.optimize({"a": range(10**12)}, work.score), ResourceError, r"keep=1000"),
         (lambda o: o.optimize({"fast": [1]}, work.score, "fats < 1"), SpaceError, "did you mean 'fast'"),

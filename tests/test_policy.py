@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from admf_dask import ConfigError
 from admf_dask.policy import Policy, pause_after
 
 
@@ -26,8 +28,13 @@ from admf_dask.policy import Policy, pause_after
     ],
 )
 def test_each_wrong_value_is_answered_with_its_rule(given: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ConfigError, match=words):
         Policy.of(**given)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    policy = Policy.of(retries=np.int64(3), seed=np.uint32(7))  # type: ignore[arg-type]
+    assert (policy, type(policy.retries), type(policy.seed)) == (Policy.of(retries=3, seed=7), int, int)
 
 
 def test_only_exception_classes_can_be_retried_on() -> None:

@@ -12,6 +12,27 @@ from admf_dask import __version__
 from admf_dask.cli.codes import BAD_INPUT, INTERRUPTED
 from admf_dask.errors import AdmfError
 
+STUDY = """\
+strategy: sma_crossover
+parameters: {fast: {low: 2, high: 50}, slow: {low: 10, high: 200, step: 5}}
+constraints: ["fast < slow"]
+data: {symbol: AAPL}          # installed; or {symbol: X, file: x.csv, start: 2005-01-31}
+backtest: {commission: 0.001} # 0.1 % of what is traded
+"""
+CONFIGS = """\
+- {class: sma_crossover, parameters: {fast: 10, slow: 50}, symbol: AAPL, commission: 0.001}
+- {class: buy_and_hold, symbols: [AAPL, IBM]}
+"""
+_STRATEGIES = "Strategies: buy_and_hold, donchian_breakout, rsi_reversion, sma_crossover, or package.module:Class."
+_FUNCTION = """\
+features.py:
+    def add(symbol, frame, window=20):
+        return frame.assign(average=frame["close"].rolling(window).mean())
+
+admf-dask process --function features:add --data prices --out features --option window=50
+reads prices/AAPL.csv and so on, and writes features/AAPL.parquet and so on.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code. What a user did wrong is one message on stderr, without a traceback."""
@@ -64,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_optimize(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("optimize", help="evaluate a parameter space; without a file the built-in study")
+    command = commands.add_parser(
+        "optimize", help="evaluate a parameter space; without a file the built-in study",
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog=f"A study:\n\n{STUDY}\n{_STRATEGIES}",
+    )  # fmt: skip
     command.add_argument(
         "study", nargs="?", metavar="STUDY.yaml", help="a study file; the built-in study on real prices if left out"
     )
@@ -83,7 +107,10 @@ def _add_optimize(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _add_backtest(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("backtest", help="run the backtests of a file of strategy configs")
+    command = commands.add_parser(
+        "backtest", help="run the backtests of a file of strategy configs",
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog=f"A file of configs:\n\n{CONFIGS}\n{_STRATEGIES}",
+    )  # fmt: skip
     command.add_argument(
         "configs", metavar="CONFIGS.yaml", help="a list of configs, or `configs:`, `data:`, `parallel:`"
     )
@@ -96,8 +123,9 @@ def _add_backtest(commands: Commands) -> argparse.ArgumentParser:
 
 def _add_process(commands: Commands) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        "process", help="apply a function to many symbols, and write what it returns to files"
-    )
+        "process", help="apply a function to many symbols, and write what it returns to files",
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_FUNCTION,
+    )  # fmt: skip
     command.add_argument(
         "--symbols", metavar="FILE_OR_LIST", help="a file (text, CSV, JSON) or A,B,C; all of --data if left out"
     )

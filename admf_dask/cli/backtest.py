@@ -1,6 +1,7 @@
 """`admf-dask backtest CONFIGS.yaml`: the backtests of a file, printed and saved.
 
-data: {AAPL: null, X: {file: x.csv, date_column: day, sort: true}}   # null: installed prices; left out: all of those named below
+data: {AAPL: null, X: {file: x.csv, date_column: day, sort: true}}   # null: installed prices; left out: all of those named below;
+                                                                     # files are looked for beside this one
 configs:
 - {class: sma_crossover, parameters: {fast: 10, slow: 50}, symbol: AAPL, commission: 0.001}
 parallel: {mode: process}
@@ -21,6 +22,7 @@ from typing import Any
 
 from admf_dask.backtests import expand, run_parallel_backtests
 from admf_dask.cli.codes import INTERRUPTED, OK, SOME_FAILED
+from admf_dask.cli.output import not_saved
 from admf_dask.cli.output import say as out_loud
 from admf_dask.cli.settings import config_from
 from admf_dask.config import ParallelConfig
@@ -34,7 +36,7 @@ from admf_dask.text import did_you_mean, format_count
 from admf_dask.yamlfile import read_yaml
 
 _KEYS = ("configs", "data", "parallel", "rename")
-_SOURCE = ("file", "date_column", "date_format", "price_column", "sort", "start", "end")
+_SOURCE = ("file", "date_column", "date_format", "separator", "decimal", "price_column", "sort", "start", "end")
 _SHOWN = ["sharpe_ratio", "final_equity", "max_drawdown", "n_trades", "engine"]
 
 
@@ -43,9 +45,13 @@ def run(parsed: argparse.Namespace) -> int:
     content = read_file(parsed.configs)
     for note in content.pop("notes", ()):
         print(f"note: {note}", file=sys.stderr)
-    symbols = {one.get("symbol") for one in content["configs"] if isinstance(one, Mapping)} - {None}
-    given = content.get("data") or dict.fromkeys(symbols)
-    handler = FrameDataHandler({symbol: source_of(symbol, facts).load() for symbol, facts in given.items()})
+    given = content.get("data") or dict.fromkeys(_named(content["configs"]))
+    if not given:
+        raise ConfigError(
+            f"{parsed.configs} names no symbol; write `symbol: AAPL` in each config, or `data: {{AAPL: null}}`"
+        )
+    folder = Path(parsed.configs).parent
+    handler = FrameDataHandler({symbol: source_of(symbol, facts, folder).load() for symbol, facts in given.items()})
     configs = expand(content["configs"], handler.symbols)
     parallel = ParallelConfig.from_mapping({"parallel": content.get("parallel") or {}})
     out = Path(parsed.out or Path("admf-dask-results", f"backtests-{datetime.now():%Y%m%d-%H%M%S}"))
@@ -65,10 +71,16 @@ def run(parsed: argparse.Namespace) -> int:
     return _report(parsed, results, out)
 
 
+def _named(configs: list[Any]) -> list[str]:
+    """The symbols that configs name, each once."""
+    mappings = [one for one in configs if isinstance(one, Mapping)]
+    several = [one["symbols"] for one in mappings if isinstance(one.get("symbols"), list)]
+    single = [one["symbol"] for one in mappings if one.get("symbol") is not None]
+    return list(dict.fromkeys(map(str, [*single, *(name for names in several for name in names)])))
+
+
 def _report(parsed: argparse.Namespace, results: Any, out: Path) -> int:
     frame = results.frame
-    frame.to_parquet(out / "backtests.parquet")
-    frame.to_csv(out / "backtests.csv")
     if not parsed.quiet:
         names = [
             name for name in frame.columns if name not in (*_SHOWN, "error", "seconds", "ruined", "periods_per_year")
@@ -76,11 +88,17 @@ def _report(parsed: argparse.Namespace, results: Any, out: Path) -> int:
         kept = [name for name in names if name not in ("total_return", "n_entries", "n_fills")]
         best = frame[frame["error"].isna()].nlargest(10, "sharpe_ratio")
         out_loud(best[[*kept, *_SHOWN]].to_string(float_format=lambda value: f"{value:,.3f}"))
-    out_loud(f"tables     {out / 'backtests.parquet'}, {out / 'backtests.csv'}")
     failures = results.failures
+    try:
+        frame.to_parquet(out / "backtests.parquet")
+        frame.to_csv(out / "backtests.csv")
+        if not failures.empty:
+            failures.drop(columns="item").to_csv(out / "failures.csv")
+    except OSError as error:
+        raise not_saved(error, out) from error
+    out_loud(f"tables     {out / 'backtests.parquet'}, {out / 'backtests.csv'}")
     if failures.empty:
         return OK
-    failures.drop(columns="item").to_csv(out / "failures.csv")
     first = failures.iloc[0]
     words = f"{first['error_type']}: {first['message']}"
     print(
@@ -101,18 +119,34 @@ def read_file(path: str) -> dict[str, Any]:
         return {"configs": configs, "data": prices, "notes": notes, **kept}
     if not isinstance(content, dict) or not isinstance(content.get("configs"), list):
         raise ConfigError(f"{path} must be a list of strategy configs, or a mapping with `configs: [...]`")
+    if not isinstance(content.get("data") or {}, Mapping):
+        raise ConfigError(
+            f"`data` in {path} must be a mapping such as {{AAPL: null, X: {{file: x.csv}}}}, but is {content['data']!r:.60}"
+        )
     for key in content:
         if key not in _KEYS:
             raise ConfigError(f"{key!r} in {path} is not a key of a file of backtests{did_you_mean(str(key), _KEYS)}")
     return content
 
 
-def source_of(symbol: str, facts: Any) -> PriceSource:
-    """Where the prices of a symbol come from: a mapping with `file`, the path of a file, or nothing for installed ones."""
+def source_of(symbol: str, facts: Any, folder: Path) -> PriceSource:
+    """Where the prices of a symbol come from: a mapping with `file`, the path of a file, or nothing for installed ones.
+
+    A relative path begins at `folder`, as in a study.
+    """
     if isinstance(facts, PriceSource):
         return facts
     given = {"file": facts} if isinstance(facts, str) else facts or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"the prices of {symbol} must be a file, a mapping with `file`, or null, but are {given!r:.60}"
+        )
     for key in given:
         if key not in _SOURCE:
             raise ConfigError(f"{key!r} of {symbol} is not a key of a price source{did_you_mean(str(key), _SOURCE)}")
-    return PriceSource(symbol, **given)
+    fields: dict[str, Any] = {
+        key: value if key == "sort" else str(value) for key, value in given.items() if value is not None
+    }
+    if "file" in fields:
+        fields["file"] = str(folder / fields["file"])
+    return PriceSource(str(symbol), **fields)

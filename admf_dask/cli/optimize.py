@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from admf_dask.cli.codes import INTERRUPTED, OK, SOME_FAILED
+from admf_dask.cli.output import not_saved
 from admf_dask.cli.output import say as out_loud
 from admf_dask.cli.settings import config_from
 from admf_dask.journal import Journal
@@ -72,11 +73,14 @@ def _say_where(say: Any, study: Study, session: Session, bars: int) -> None:
 
 
 def _report(say: Any, result: OptimizationResult, out: Path) -> int:
-    saved = result.save(out)
     say("")
     say(_table(result))
     say("")
     say(result.summary())
+    try:
+        saved = result.save(out)
+    except OSError as error:
+        raise not_saved(error, out) from error
     for name, path in saved.items():
         out_loud(f"{name:<10} {path}")
     if result.state == "interrupted":

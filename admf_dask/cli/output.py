@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+
+from admf_dask.errors import DataError
 
 
 def say(text: str) -> None:
@@ -12,3 +15,11 @@ def say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def not_saved(error: OSError, out: Path) -> DataError:
+    """What to say where the tables cannot be written: the journal has what was computed."""
+    return DataError(
+        f"the tables cannot be saved in {out}: {error.strerror or error}; make room there and type the same command with --out "
+        f"{out}: what was computed is in its journal and is not computed again"
+    )

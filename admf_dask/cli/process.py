@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,10 @@ def _symbols(given: str) -> Any:
         raise DataError(
             f"--symbols {given} does not exist; give a file (text, CSV with a column symbol, JSON), or names: A,B,C"
         )
-    return [name.strip() for name in given.split(",") if name.strip()]
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
+        raise DataError("--symbols names none; give names such as A,B,C or a file, or leave it out for all of --data")
+    return names
 
 
 def load_function(name: str) -> Any:
@@ -117,6 +121,10 @@ def load_function(name: str) -> Any:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"--function {name} cannot be loaded: {error}") from error
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        at = "" if isinstance(error, SyntaxError) else f" ({where.filename}, line {where.lineno})"
+        raise ConfigError(f"--function {name} cannot be loaded: {type(error).__name__}: {error}{at}") from error
     if not callable(found):
         raise ConfigError(f"--function {name} is {found!r:.60}, and no function")
     return found
@@ -151,4 +159,9 @@ def read_option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise ConfigError(f"--option must be key=value, but is {text!r}")
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"the value of --option {text} cannot be read as YAML; for a text write {key}='\"...\"'"
+        ) from error

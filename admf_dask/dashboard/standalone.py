@@ -120,7 +120,7 @@ class _ThroughProxy(AuthProvider):  # type: ignore[misc]
 
 def _address(address: str | None) -> tuple[str, int]:
     host, _, port = (address or "127.0.0.1:0").rpartition(":")
-    if not port.isdigit():
+    if not port.isdigit() or int(port) > 65_535:
         raise ConfigError(f"--dashboard must be HOST:PORT, but is {address!r}; write 127.0.0.1:8788")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

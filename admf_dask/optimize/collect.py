@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from admf_dask.errors import ResourceError, SpaceError, TaskError
+from admf_dask.errors import ConfigError, ResourceError, SpaceError, TaskError
 from admf_dask.outcomes import Block, FailedItem
+from admf_dask.policy import whole
 from admf_dask.ranking import Floats, Table
 from admf_dask.runtime import Keep
 from admf_dask.text import format_bytes, format_count
@@ -76,12 +77,13 @@ class Collector:
 
 
 def read_keep(keep: Any) -> int | None:
-    """`keep="all"` is None, `keep=n` is n. Raises ValueError for anything else."""
+    """`keep="all"` is None, `keep=n` is n. Raises ConfigError for anything else."""
+    keep = whole(keep)
     if keep == "all":
         return None
     if isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1:
         return keep
-    raise ValueError(f'keep must be "all" or a whole number of at least 1, but got {keep!r}')
+    raise ConfigError(f'keep must be "all" or a whole number of at least 1, but got {keep!r}')
 
 
 def check_room(total: int, keep: int | None, names: int, available: int) -> None:

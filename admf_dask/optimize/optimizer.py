@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from admf_dask.config import ParallelConfig
-from admf_dask.errors import SpaceError, TaskError
+from admf_dask.errors import ConfigError, SpaceError, TaskError
 from admf_dask.events import Observer
 from admf_dask.journal import Journal
 from admf_dask.objectives import BatchObjective
@@ -137,6 +137,7 @@ class ParallelOptimizer:
 
         Cost beyond the objective: 4 to 6 ms for each chunk of about 0.4 s; about 1 microsecond for each combination.
         """
+        check_maximize(maximize)
         evaluator = self._evaluator(
             parameter_space, objective_function, constraints, data, Keep(score, maximize, read_keep(keep)),
             Policy.of(on_error=on_error, timeout=timeout, retries=retries, retry_on=retry_on, seed=seed),
@@ -193,6 +194,14 @@ def check_objective(objective: Any) -> None:
         raise TypeError(
             f"expected a function, but got {objective!r:.60} ({type(objective).__name__}). You probably wrote "
             "`optimize(space, sharpe(data))`; write `optimize(space, sharpe)`, and `data=...` for its data"
+        )
+
+
+def check_maximize(maximize: Any) -> None:
+    """Raise ConfigError for a word: "min" is true, and would maximise."""
+    if maximize not in (True, False):
+        raise ConfigError(
+            f"maximize must be True or False, but is {maximize!r}; write maximize=False where lower is better"
         )
 
 
