@@ -353,6 +353,37 @@ def test_an_unguarded_script_gets_one_clear_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+def test_a_traceback_from_a_worker_names_the_script_and_its_line(tmp_path: Path) -> None:
+    done = run_script(
+        """
+        from admf_dask import Session
+        def fragile(x):
+            return x or 1 / x
+        def main():
+            with Session(mode="process", workers=1) as session:
+                print(list(session.as_completed(fragile, [0], progress=False))[0].traceback)
+        if __name__ == "__main__":
+            main()
+        """,
+        tmp_path,
+    )
+    assert f'File "{tmp_path / "script.py"}", line 4, in fragile\n    return x or 1 / x' in done.stdout
+
+
+@pytest.mark.cluster
+def test_a_program_from_standard_input_gets_one_clear_message(tmp_path: Path) -> None:
+    program = 'from admf_dask import Session\nSession(mode="process", workers=1).open()'
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1
+    assert "the program was read from standard input" in done.stderr
+    assert "write it to a file, or use `python -c`" in done.stderr
+
+
+@pytest.mark.cluster
 def test_a_guarded_script_starts_and_ends_without_a_word(tmp_path: Path) -> None:
     done = run_script(
         """

@@ -34,6 +34,11 @@ def refuse_unguarded_main() -> None:
         raise SessionError(f"a session was opened while a worker process imported the main script. {_ADVICE}")
     line = _top_level_line(sys._getframe(1))
     path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if path == "<stdin>":
+        raise SessionError(
+            "the program was read from standard input, and worker processes would have to import it again; write it to a file, "
+            'or use `python -c`, or mode="thread", which starts no processes'
+        )
     if line is None or path is None:
         return
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import pickle
 import sys
@@ -20,7 +21,7 @@ from admf_dask.errors import TaskError
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.shared import SharedData, SharedStore, travelling, value_of
 from admf_dask.runtime.shared.data import describe
-from admf_dask.runtime.shared.parcel import Parcel
+from admf_dask.runtime.shared.parcel import Parcel, Pickler
 from admf_dask.text import format_bytes
 
 SHARE_FROM = 2**20
@@ -55,7 +56,6 @@ def pack_evaluator(
 
 
 def _packed(evaluator: MapEvaluator, store: SharedStore | None, run: str) -> bytes:
-    packed: bytes
     if store is not None:
         evaluator = replace(evaluator, data=tuple(_shared_if_large(part, store, run) for part in evaluator.data))
         parcel = Parcel.of(evaluator)
@@ -68,8 +68,9 @@ def _packed(evaluator: MapEvaluator, store: SharedStore | None, run: str) -> byt
                 packed = _packed(replace(evaluator, function=_elsewhere), store, run)
                 return pickle.dumps(_Apart(packed, function))
             return pickle.dumps(store.put(parcel, "function and items", run))
-    packed = cloudpickle.dumps(evaluator, protocol=5)
-    return packed
+    file = io.BytesIO()
+    Pickler(file, protocol=5).dump(evaluator)
+    return file.getvalue()
 
 
 class _Apart:

@@ -17,6 +17,7 @@ import mmap
 import os
 import pickle
 import struct
+import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -164,7 +165,21 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             reduced = reduce_array(value)
             if reduced is not NotImplemented:
                 return reduced
-        return super().reducer_override(value)
+        return reduce_code(value) if isinstance(value, types.CodeType) else super().reducer_override(value)
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Takes functions of scripts and notebooks, which keep the names of their files."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Only code is reduced otherwise than cloudpickle does."""
+        return reduce_code(value) if isinstance(value, types.CodeType) else super().reducer_override(value)
+
+
+def reduce_code(code: types.CodeType) -> Any:
+    """As cloudpickle does, with the name of the file: from 3.1.3 on it writes <dynamic-code>, and a traceback told no place."""
+    function, arguments = Pickler.dispatch_table[types.CodeType](code)
+    return function, tuple(code.co_filename if part == "<dynamic-code>" else part for part in arguments)
 
 
 def _aligned(size: int) -> int:
