@@ -42,6 +42,19 @@ def changed_parts(before: Parts, now: Parts) -> list[str]:
     ]
 
 
+def misfit(function: Any, *given: Any, **options: Any) -> str | None:
+    """Why a call would not fit the signature of `function`, in Python's words; None where it fits, or nobody can tell."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(*given, **options)
+    except TypeError as error:
+        return str(error)
+    return None
+
+
 def _walk(thing: Any, parts: Parts, seen: set[int]) -> None:
     if id(thing) in seen:
         return

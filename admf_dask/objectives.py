@@ -115,12 +115,19 @@ def _as_float(value: Any, where: str) -> float:
         return float(value)
     if isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "fiub":
         return float(value)
-    hint = "; did it end without `return`?" if value is None else ""
+    hint = "; did it end without `return`?" if value is None else _hint(value)
     raise TypeError(
         f"an objective must return a number or a mapping of numbers, but it returned {_short(value)}{where}{hint}"
     )
 
 
+def _hint(value: Any) -> str:
+    """What to write for tables and numbers of other kinds."""
+    if hasattr(value, "to_dict"):
+        return "; write `return values.to_dict()`" if getattr(value, "ndim", 1) == 1 else "; return one number of it"
+    return "; write `return float(...)`" if hasattr(value, "__float__") and not isinstance(value, complex) else ""
+
+
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

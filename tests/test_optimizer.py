@@ -6,6 +6,7 @@ import _thread
 import itertools
 import math
 import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from admf_dask import (
     batch_objective,
 )
 from admf_dask.events import BlockFinished, Event, RunFinished, RunStarted
+from admf_dask.objectives import read_score
 from admf_dask.optimize import collect
 from admf_dask.optimize.result import _write
 from admf_dask.outcomes import Block, FailedItem, Failure
@@ -261,6 +263,14 @@ def test_a_sample_is_a_space(any_session: Session) -> None:
     assert all(params in ALLOWED for params, _ in result.all_results)
 
 
+def of_two(a: int, b: int) -> int:
+    return a * b
+
+
+async def later(params: dict[str, int]) -> int:
+    return params["a"]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
@@ -276,6 +286,18 @@ def test_a_sample_is_a_space(any_session: Session) -> None:
             ConfigError,
             "but is 'min'; write maximize=False",
         ),
+        (
+            lambda o: o.optimize({"a": [1], "b": [2]}, of_two),
+            TypeError,
+            r"called as of_two\(params\), params being a dict .*: 'b'; write `def of_two\(params\)` and `params\['a'\]` in it",
+        ),
+        (
+            lambda o: o.optimize({"a": [1]}, work.score, data=5),
+            TypeError,
+            r"called as score\(params, data\), .*too many",
+        ),
+        (lambda o: o.optimize({"a": [1]}, later), TypeError, r"later is `async def`; write `def later\(params\)`"),
+        (lambda o: o.optimize({"a": [1]}, batch_objective(of_two)), TypeError, "params being arrays by name, but"),
         (lambda o: o.optimize({"a": [1]}, work.score, progress=3), TypeError, "progress must be"),
         (lambda o: o.optimize({"a": range(10**12)}, work.score), ResourceError, r"keep=1000"),
         (lambda o: o.optimize({"fast": [1]}, work.score, "fats < 1"), SpaceError, "did you mean 'fast'"),
@@ -284,6 +306,22 @@ def test_a_sample_is_a_space(any_session: Session) -> None:
 def test_wrong_calls_are_refused_before_anything_starts(call: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call(ParallelOptimizer(config=ParallelConfig(enabled=False)))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (
+            pd.Series({"sharpe": 1.0, "trades": 2}),
+            r"returned sharpe 1.0 .* \(Series\); write `return values.to_dict\(\)`",
+        ),
+        (pd.DataFrame({"a": [1.0]}), r"\(DataFrame\); return one number of it"),
+        (Decimal("1.5"), r"\(Decimal\); write `return float\(...\)`"),
+    ],
+)
+def test_what_an_objective_cannot_return_is_answered_with_what_to_write(value: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        read_score(value)
 
 
 def test_without_a_session_one_is_opened_and_closed() -> None:

@@ -145,6 +145,18 @@ def test_a_function_that_raises_is_told_apart_from_a_rejection() -> None:
     assert guarded.mask(0, 4)[1] == [], "what one constraint has rejected the next is not asked about"
 
 
+def test_what_cannot_be_compared_is_told_combination_by_combination() -> None:
+    space = ParameterSpace({"a": [1, "b", 3]}, constraints=["a < 3"])
+    allowed, broken = space.mask(0, 3)
+    assert allowed is not None
+    assert (allowed[0], allowed[2]) == (True, False)
+    assert [(index, str(error)[:48]) for index, error in broken] == [
+        (1, "the constraint 'a < 3' cannot be told here: '<' ")
+    ]
+    with pytest.raises(SpaceError, match="write and, or, not in place of &"):
+        ParameterSpace({"a": [1]}, constraints=["(a > 0) & (a < 2)"])
+
+
 def test_expressions_pickle_as_their_text() -> None:
     assert pickle.loads(pickle.dumps(parse("a < b"))) == parse("a < b")
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import symbol_work as work
 
-from admf_dask import DataError, Journal, JournalError, ParallelDataProcessor, Session, TaskError
+from admf_dask import ConfigError, DataError, Journal, JournalError, ParallelDataProcessor, Session, TaskError
 from admf_dask.admission import Admission
 from admf_dask.events import BlockFinished
 from admf_dask.runtime import FailedItemsWarning
@@ -97,6 +97,27 @@ def test_results_never_lie_where_the_data_is(inline_session: Session, folder: Pa
     # Where only CSV is read, Parquet beside it is in nobody's way.
     done = processor.process_symbols(None, work.double, data=f"{folder}/{{symbol}}.csv", out=folder, progress=False)
     assert list(done) == ["EEE"]
+
+
+def test_options_that_a_function_does_not_take_are_refused_before_anything_runs(
+    inline_session: Session, tmp_path: Path
+) -> None:
+    def feature(symbol: str, frame: pd.DataFrame, window: int = 20) -> pd.DataFrame:
+        return frame
+
+    processor = ParallelDataProcessor(session=inline_session)
+    data = {"A": work.prices(3)}
+    for given, words in (
+        ({"data": data, "windw": 5}, "got an unexpected keyword argument 'windw'; did you mean 'window'"),
+        ({"data": data, "symbol": 5}, "multiple values for argument 'symbol'"),
+        (
+            {},
+            "feature is called with symbol and its options, but: missing a required argument: 'frame'; a frame needs data=",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            processor.process_symbols(["A"], feature, out=tmp_path / "out", progress=False, **given)
+    assert not list((tmp_path / "out").rglob("*.sqlite"))
 
 
 def test_failures_are_apart_and_never_silently_missing(any_session: Session, folder: Path) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from admf_dask.config import ParallelConfig
 from admf_dask.errors import ConfigError, SpaceError, TaskError
 from admf_dask.events import Observer
+from admf_dask.functions import misfit
 from admf_dask.journal import Journal
 from admf_dask.objectives import BatchObjective
 from admf_dask.optimize.collect import Collector, check_room, read_keep
@@ -183,6 +185,7 @@ class ParallelOptimizer:
             many = (constraints,) if isinstance(constraints, str) or callable(constraints) else tuple(constraints)
             space = space.with_constraints(*many) if many else space
         extra = () if data is None else (data,)
+        check_signature(objective, space.names, len(extra), policy)
         if isinstance(objective, BatchObjective):
             return BatchEvaluator(objective, space, extra, policy, keep=keep)
         return ScoreEvaluator(objective, space, extra, policy, keep=keep)
@@ -195,6 +198,27 @@ def check_objective(objective: Any) -> None:
             f"expected a function, but got {objective!r:.60} ({type(objective).__name__}). You probably wrote "
             "`optimize(space, sharpe(data))`; write `optimize(space, sharpe)`, and `data=...` for its data"
         )
+
+
+def check_signature(objective: Any, names: Sequence[str], data: int, policy: Policy) -> None:
+    """Raise TypeError, with the line to write, for an objective that cannot be called with one dict, or is a coroutine."""
+    name = _name(objective)
+    inner = objective.function if type(objective) is BatchObjective else objective
+    if inspect.iscoroutinefunction(inner):
+        raise TypeError(f"an objective must return its number, but {name} is `async def`; write `def {name}(params)`")
+    chance = "seeds" if type(objective) is BatchObjective else "rng"
+    seeded = {chance: None} if policy.seed is not None and takes(inner, chance) else {}
+    why = misfit(inner, {}, *range(data), **seeded)
+    if why is None:
+        return
+    call = f"{name}(params, data)" if data else f"{name}(params)"
+    what = "arrays by name" if type(objective) is BatchObjective else "a dict of one combination"
+    own = next((own for own in inspect.signature(inner).parameters if own in names), None)
+    used = f" and `params[{own!r}]` in it" if own else ""
+    given = "" if data else "; a second argument needs data="
+    raise TypeError(
+        f"an objective is called as {call}, params being {what}, but: {why}; write `def {call}`{used}{given}"
+    )
 
 
 def check_maximize(maximize: Any) -> None:

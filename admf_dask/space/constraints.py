@@ -137,7 +137,9 @@ class _Builder:
 
     def _refused(self, node: ast.AST) -> SpaceError:
         part = ast.get_source_segment(self.text.strip(), node) if isinstance(node, ast.expr) else type(node).__name__
-        return SpaceError(f"constraint {self.text!r} holds {part!r}, which is not allowed; allowed are {ALLOWED}")
+        bits = isinstance(getattr(node, "op", None), (ast.BitAnd, ast.BitOr, ast.Invert))
+        hint = "; write and, or, not in place of &, |, ~" if bits else ""
+        return SpaceError(f"constraint {self.text!r} holds {part!r}, which is not allowed; allowed are {ALLOWED}{hint}")
 
     def _number(self, node: ast.expr) -> Term:
         # A truth value in arithmetic would mean something else for a column than for one combination.

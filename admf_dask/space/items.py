@@ -86,7 +86,10 @@ class Combinable(Sequence[dict[str, Any]]):
         rows: list[dict[str, Any]] | None = None
         for constraint in self.constraints:
             if isinstance(constraint, Expression):
-                allowed &= _holds(constraint, columns, stop - start)
+                try:
+                    allowed &= _holds(constraint, columns, stop - start)
+                except TypeError:
+                    _hold_apart(constraint, columns, allowed, start, broken)
                 continue
             rows = self.rows(start, stop) if rows is None else rows
             for offset in np.flatnonzero(allowed).tolist():
@@ -166,6 +169,22 @@ def _holds(constraint: Expression, columns: dict[str, NDArray[Any]], size: int) 
     present = {name: _numeric(columns[name][there]) for name in constraint.names}
     result[there] = constraint.holds(present, int(there.sum()))
     return result
+
+
+def _hold_apart(
+    constraint: Expression,
+    columns: dict[str, NDArray[Any]],
+    allowed: NDArray[np.bool_],
+    start: int,
+    broken: dict[int, Exception],
+) -> None:
+    """One combination at a time, where some cannot be compared: text with a number."""
+    for offset in np.flatnonzero(allowed).tolist():
+        try:
+            allowed[offset] = _holds(constraint, {name: column[[offset]] for name, column in columns.items()}, 1)[0]
+        except TypeError as error:
+            cause = TypeError(f"the constraint {describe(constraint)} cannot be told here: {error}")
+            broken.setdefault(start + offset, cause)
 
 
 def _numeric(column: NDArray[Any]) -> NDArray[Any]:

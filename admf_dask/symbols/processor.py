@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from admf_dask.config import ParallelConfig
-from admf_dask.errors import DataError, JournalError
+from admf_dask.errors import ConfigError, DataError, JournalError
 from admf_dask.events import Observer
+from admf_dask.functions import misfit
 from admf_dask.journal import Journal, as_journal
 from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
@@ -23,6 +25,7 @@ from admf_dask.symbols.restart import Sitting, as_recorded
 from admf_dask.symbols.results import SymbolResults
 from admf_dask.symbols.source import Item, Source
 from admf_dask.symbols.task import Task, pair
+from admf_dask.text import did_you_mean
 
 if TYPE_CHECKING:
     from dask.bag import Bag
@@ -109,6 +112,7 @@ class ParallelDataProcessor:
         policy, observers = Policy.of(on_error=on_error, timeout=timeout), observers_for(progress)
         function, source = _function(processor_func), Source.of(data, reader)
         names, folder = source.names(symbols), _folder(out, source)
+        _check_options(function, source, kwargs)
         task = Task(function, kwargs, source.pattern, source.mapping is not None, reader, folder)
         journal = _journal(journal, folder)
         items = source.items(names, recorded=journal is not None)
@@ -158,6 +162,19 @@ def _function(given: Any) -> Callable[..., Any]:
     if not steps:
         raise TypeError(f"processor_func must be a function or a list of functions, but is {given!r:.80}")
     return compose(*steps)
+
+
+def _check_options(function: Any, source: Source, options: Mapping[str, Any]) -> None:
+    """Raise ConfigError where the function does not take what it would be given: each symbol would fail."""
+    given = ("symbol",) if source.pattern is None and source.mapping is None else ("symbol", "frame")
+    why = misfit(function, *given, **options)
+    if why is None:
+        return
+    known = [name for name in inspect.signature(function).parameters if name not in given]
+    near = next((did_you_mean(name, known) for name in options if name not in known), "")
+    cure = "" if len(given) == 2 else "; a frame needs data="
+    name = getattr(function, "__name__", type(function).__name__)
+    raise ConfigError(f"{name} is called with {' and '.join(given)} and its options, but: {why}{near}{cure}")
 
 
 def _folder(out: Any, source: Source) -> str | None:
