@@ -319,7 +319,9 @@ def test_a_folder_of_another_study_is_refused_until_told_otherwise(
     assert main(["optimize", write(tmp_path, OURS), "--out", str(out), "--quiet"]) == 0
     other = write(tmp_path, OURS.replace("0.001", "0.002"))
     assert main(["optimize", other, "--out", str(out), "--quiet"]) == 2
-    assert "Changed since: the setting commission. " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Changed since: the setting commission. " in said
+    assert said.endswith("On the command line: --changed anew, --changed keep, or another --out\n")
     assert main(["optimize", other, "--out", str(out), "--quiet", "--changed", "anew"]) == 0
 
 

@@ -13,6 +13,7 @@ from admf_dask.cli.codes import INTERRUPTED, OK, SOME_FAILED
 from admf_dask.cli.output import not_saved
 from admf_dask.cli.output import say as out_loud
 from admf_dask.cli.settings import config_from
+from admf_dask.errors import JournalMismatch
 from admf_dask.journal import Journal
 from admf_dask.optimize import OptimizationResult, ParallelOptimizer
 from admf_dask.runtime import FailedItemsWarning, Session
@@ -48,6 +49,10 @@ def run(parsed: argparse.Namespace) -> int:
                     study.space, objective, score=study.objective, maximize=study.maximize, keep=study.keep,
                     progress=not parsed.quiet, name=study.name, journal=journal,
                 )  # fmt: skip
+        except JournalMismatch as error:
+            raise JournalMismatch(
+                f"{error}. On the command line: --changed anew, --changed keep, or another --out"
+            ) from error
         except KeyboardInterrupt as stop:
             partial = getattr(stop, "partial", None)
             if not (isinstance(partial, OptimizationResult) and partial.total_evaluations):
