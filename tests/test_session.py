@@ -352,6 +352,12 @@ def test_an_unguarded_script_gets_one_clear_message(tmp_path: Path) -> None:
     assert "script.py, line 3" in done.stderr
 
 
+@pytest.mark.parametrize("given", [4, "process", {"mode": "thread"}])
+def test_what_is_no_config_is_answered_with_what_to_write(given: Any) -> None:
+    with pytest.raises(SessionError, match=r"config must be a ParallelConfig, but is .*; write Session\(workers=4\)"):
+        Session(given)
+
+
 @pytest.mark.cluster
 def test_a_traceback_from_a_worker_names_the_script_and_its_line(tmp_path: Path) -> None:
     done = run_script(

@@ -137,6 +137,11 @@ class Session:
             raise SessionError(
                 f"client must be a distributed.Client, but got {client!r:.100}; an address goes into scheduler="
             )
+        if not isinstance(config, ParallelConfig | None):
+            raise SessionError(
+                f"config must be a ParallelConfig, but is {config!r:.60}; write Session(workers=4), Session(mode='thread') or "
+                "Session(ParallelConfig.from_mapping(...))"
+            )
         self.config = replace(config or ParallelConfig(), **given)
         self._memory_limit = None if memory_limit is None else parse_bytes(memory_limit)
         self._given_client = client
