@@ -43,7 +43,7 @@ def calm(plot: Any) -> Any:
     plot.xgrid.grid_line_color = None
     plot.ygrid.grid_line_color = EMPTY
     for axis in plot.axis:
-        axis.axis_line_color = axis.minor_tick_line_color = None
+        axis.axis_line_color = axis.minor_tick_line_color = axis.major_tick_line_color = None
         axis.major_label_text_color = axis.axis_label_text_color = GREY
         axis.axis_label_text_font = axis.major_label_text_font = FONT
         axis.axis_label_text_font_style = "normal"

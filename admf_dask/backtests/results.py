@@ -15,6 +15,7 @@ from admf_dask import ranking
 from admf_dask.backtests.work import CURVES, SCORE, Compact, drawn, thinned
 from admf_dask.engine import BacktestResult, FrameDataHandler, StrategyConfig, run_compiled
 from admf_dask.engine.result import FILL_COLUMNS
+from admf_dask.errors import EngineError
 from admf_dask.outcomes import Curve, EqualResultsWarning, Outcome, error_words
 from admf_dask.progress.afterwards import told_of
 from admf_dask.rich import box
@@ -23,6 +24,7 @@ from admf_dask.text import format_count, format_seconds, join_words
 
 if TYPE_CHECKING:
     import pandas as pd
+    from bokeh.models import Column
 
 
 class BacktestResults(Sequence[BacktestResult]):
@@ -117,6 +119,49 @@ class BacktestResults(Sequence[BacktestResult]):
         columns = {place: self[place].equity for place in configs if self.outcomes[place].ok}
         return pd.DataFrame(columns).rename_axis(columns="config")
 
+    def plot(
+        self,
+        configs: Sequence[int] | None = None,
+        *,
+        benchmark: str | Mapping[str, Any] | pd.Series | None = "buy_and_hold",
+        log: bool = True,
+    ) -> Column:
+        """Equity curves in one figure, as multiples of the initial cash, with their drawdowns below and a benchmark beside.
+
+        Parameters
+        ----------
+        configs
+            Positions of the configs, such as `results.frame.nlargest(8, "sharpe_ratio").index`; `None` takes the best five
+            by Sharpe ratio. Names in the legend hold what differs between them; a click on one hides its curve.
+        benchmark
+            A strategy, as a name or a config, that trades each symbol in the figure as the first config of that symbol does
+            (cash, costs, fills); or a Series of prices, such as an index, bought at the start; or `None`.
+        log
+            Equal distances are equal percentages; `False`, or a book that was ruined, gives a plain axis.
+
+        Returns a Bokeh layout for `show` or `save`. Of a curve of more than 4,000 bars the extremes of 1,000 parts are drawn.
+        Raises the error of a config that failed, IndexError for one that is not there, and EngineError for a benchmark that
+        is none. Costs a backtest for each curve that the compiled engine did, as those are done again.
+        """
+        from admf_dask.backtests.plots import curves_figure, lines_of
+
+        places = self._best() if configs is None else [int(place) for place in configs]
+        if not places:
+            raise EngineError(
+                "a figure needs a config that did not fail; `results.failures` says what became of the others"
+            )
+        return curves_figure(*lines_of([self[place] for place in places], self._handler, benchmark), log=log)
+
+    def _best(self) -> list[int]:
+        """The positions of the best few that did not fail."""
+        scores = np.array([outcome.value.metrics[SCORE] for outcome in self.outcomes if outcome.ok], np.float64)
+        indices = np.array([outcome.index for outcome in self.outcomes if outcome.ok], np.int64)
+        return (
+            [int(place) for place in indices[ranking.best(scores, indices, CURVES, maximize=True)]]
+            if len(scores)
+            else []
+        )
+
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write one HTML file that opens without a network: Sharpe ratios, heatmaps, equity of the best, the failures.
 
@@ -127,12 +172,10 @@ class BacktestResults(Sequence[BacktestResult]):
 
         configs = [outcome.item for outcome in self.outcomes]
         scores = np.array([outcome.value.metrics[SCORE] for outcome in self.outcomes if outcome.ok], np.float64)
-        indices = np.array([outcome.index for outcome in self.outcomes if outcome.ok], np.int64)
-        best = indices[ranking.best(scores, indices, CURVES, maximize=True)] if len(scores) else ()
         told = told_of(
             configs, self.outcomes, kind="backtest", name="Backtests", elapsed=self.outcomes.elapsed,
             total=self.outcomes.total, score=SCORE, scores=scores,
-            curves=tuple(self._curve(int(index)) for index in best),
+            curves=tuple(self._curve(place) for place in self._best()),
         )  # fmt: skip
         return save_report(told, Path(path))
 

@@ -74,8 +74,9 @@ def history_figure(indices: NDArray[np.int64], scores: NDArray[np.float64], scor
     plot.scatter(positions[::step], scores[::step], size=4, color=BLUE, alpha=0.35, legend_label="each evaluation")
     plot.step(positions[::step], best[::step], mode="after", color=ORANGE, line_width=2, legend_label="best so far")
     plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
-    plot.legend.location = "bottom_right"
     without_frame(plot.legend)
+    plot.legend.update(orientation="horizontal", location="top_left", padding=0, spacing=12)
+    plot.add_layout(plot.legend[0], "above")  # inside it would lie on the dots
     return plot
 
 
@@ -101,7 +102,6 @@ def _label(axes: Any, labels: list[str], most: int) -> None:
     for axis in axes:
         axis.ticker = FixedTicker(ticks=list(shown))
         axis.major_label_overrides = {place: labels[place] for place in shown}
-        axis.major_tick_line_color = None
 
 
 def _best_so_far(scores: Any, maximize: bool) -> Any:
