@@ -28,11 +28,16 @@ def box(title: str, *lines: str, table: Any = None, rows: int | None = None, lin
         address = html.escape(link, quote=True)
         parts.append(f'<div><a href="{address}" target="_blank" rel="noopener">{address}</a></div>')
     if table is not None and len(table):
-        parts.append(table.head(SHOWN).to_html(float_format="{:.6g}".format, border=0, max_cols=12))
+        parts.append(table.head(SHOWN).to_html(float_format=_number, border=0, max_cols=12))
         rest = (len(table) if rows is None else rows) - min(SHOWN, len(table))
         if rest > 0:
             parts.append(f'<div style="opacity:.8">and {rest:,} more</div>')
     return f'<div style="{_BOX}">{"".join(parts)}</div>'
+
+
+def _number(value: float) -> str:
+    """Sums of money as people write them, all else to six digits."""
+    return f"{value:,.0f}" if 1e5 <= abs(value) < 1e15 else f"{value:.6g}"
 
 
 def calm(plot: Any) -> Any:

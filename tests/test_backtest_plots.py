@@ -177,3 +177,19 @@ def test_axes_are_shared_and_a_click_hides_a_curve_in_both(results: BacktestResu
         assert link.args["other"] is below
     assert upper.legend[0].click_policy == "hide"
     assert "times the initial cash" in file_html(layout, INLINE)
+
+
+def test_the_box_of_different_strategies_has_no_empty_columns(
+    inline_session: Session, prices: dict[str, pd.DataFrame]
+) -> None:
+    mixed = [CONFIGS[0], {"class": "donchian_breakout", "parameters": {"entry": 20, "exit": 10}, "symbol": "IBM"}]
+    results = run_parallel_backtests(mixed, prices, session=inline_session, progress=False)
+    html = results._repr_html_()
+    assert "NaN" not in html
+    assert "<td>fast 5, slow 20</td>" in html
+    assert "<td>entry 20, exit 10</td>" in html
+    assert f"<td>{results[0]['final_equity']:,.0f}</td>" in html
+    assert "n_entries" not in html
+    alike = run_parallel_backtests(CONFIGS, prices, session=inline_session, progress=False)._repr_html_()
+    assert "<th>fast</th>" in alike
+    assert "<th>parameters</th>" not in alike

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from bokeh.models import Column
 
+HIDDEN = ("seconds", "engine", "ruined", "error", "periods_per_year", "n_entries", "n_fills")
+"""Columns of `.frame` that the box of a notebook leaves out; errors only where there are none."""
+
 
 class BacktestResults(Sequence[BacktestResult]):
     """The results of many backtests, in the order of their configs.
@@ -189,8 +192,15 @@ class BacktestResults(Sequence[BacktestResult]):
         frame = self.frame
         if SCORE in frame:
             frame = frame.sort_values(SCORE, ascending=False, kind="stable")
-        hidden = [name for name in ("seconds", "engine", "ruined", "error") if name in frame]
-        table = frame.drop(columns=hidden if len(self) > failed else hidden[:-1])
+        named = [self.outcomes[place].item.get("parameters") for place in frame.index]
+        if len({tuple(one) if isinstance(one, Mapping) else () for one in named}) > 1:
+            # A column for each would be empty in most rows.
+            frame.insert(0, "parameters", [_parameter_words(one) for one in named])
+            names = dict.fromkeys(name for one in named if isinstance(one, Mapping) for name in one)
+            frame = frame.drop(columns=[name for name in names if name in frame])
+            frame = frame[["class", "symbol", *frame.columns.drop(["class", "symbol"])]]
+        hidden = [name for name in HIDDEN if name in frame and not (name == "error" and failed)]
+        table = frame.drop(columns=hidden)
         return box("BacktestResults", words, f"took {format_seconds(self.outcomes.elapsed)}", table=table)
 
     def warn_if_all_equal(self) -> None:
@@ -213,3 +223,7 @@ class BacktestResults(Sequence[BacktestResult]):
 
 def _class_name(strategy: Any) -> str:
     return strategy.__qualname__ if isinstance(strategy, type) else str(strategy)
+
+
+def _parameter_words(parameters: Any) -> str:
+    return ", ".join(f"{name} {value}" for name, value in parameters.items()) if isinstance(parameters, Mapping) else ""
