@@ -282,11 +282,10 @@ class Page:
         if view is not None and named:
             running = [item.index for worker in workers for item in worker.executing if item.run == view.last.run]
             self.say("items", words.symbols(view, running))
-        self.say(
-            "throughput title",
-            "<h2>Throughput <span class='soft small'>items a second, by time since the start</span></h2>",
-        )
         self.throughput.show(view, now)
+        over = view is not None and view.state != "running" and not self.throughput.source.data["at"]
+        what = "the run was over too soon to draw it" if over else "items a second, by time since the start"
+        self.say("throughput title", f"<h2>Throughput <span class='soft small'>{what}</span></h2>")
         self._draw_heatmap(view, scored)
 
     def _draw_heatmap(self, view: RunView | None, scored: bool) -> None:
