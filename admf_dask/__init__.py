@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ROOMS: dict[str, tuple[str, ...]] = {
-    "backtests": ("run_parallel_backtests",),
+    "backtests": ("BacktestResults", "run_parallel_backtests"),
     "config": ("ParallelConfig",),
     "engine": ("backtest_objective",),
     "errors": (
@@ -45,8 +45,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "progress": ("ParallelProgress",),
     "resources": ("Layout", "Machine", "ResourceManager"),
     "runtime": ("Outcomes", "Session", "SharedData"),
-    "symbols": ("ParallelDataProcessor",),
-    "space": ("Choice", "FloatRange", "IntRange", "LogRange"),
+    "symbols": ("ParallelDataProcessor", "SymbolResults"),
+    "space": ("Choice", "Conditional", "FloatRange", "IntRange", "LogRange"),
 }
 _DOORS = ("datasets", "engine", "steps")
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from admf_dask import datasets as datasets
     from admf_dask import engine as engine
     from admf_dask import steps as steps
+    from admf_dask.backtests import BacktestResults as BacktestResults
     from admf_dask.backtests import run_parallel_backtests as run_parallel_backtests
     from admf_dask.config import ParallelConfig as ParallelConfig
     from admf_dask.engine import backtest_objective as backtest_objective
@@ -122,7 +123,9 @@ if TYPE_CHECKING:
     from admf_dask.runtime import Session as Session
     from admf_dask.runtime import SharedData as SharedData
     from admf_dask.space import Choice as Choice
+    from admf_dask.space import Conditional as Conditional
     from admf_dask.space import FloatRange as FloatRange
     from admf_dask.space import IntRange as IntRange
     from admf_dask.space import LogRange as LogRange
     from admf_dask.symbols import ParallelDataProcessor as ParallelDataProcessor
+    from admf_dask.symbols import SymbolResults as SymbolResults

@@ -12,9 +12,11 @@ import admf_dask
 
 PUBLIC = [
     "AdmfError",
+    "BacktestResults",
     "BooksDisagree",
     "Choice",
     "ClusterLost",
+    "Conditional",
     "ConfigError",
     "DataError",
     "EngineError",
@@ -44,6 +46,7 @@ PUBLIC = [
     "SessionError",
     "SharedData",
     "SpaceError",
+    "SymbolResults",
     "TaskError",
     "TaskFailed",
     "TaskQueue",
