@@ -158,14 +158,20 @@ class Outcome:
     """What became of one item: a value, or an error that says whose fault it was."""
 
     index: int
+    """Its position among the items."""
     item: Any
     value: Any
+    """What the function returned; None for a failure."""
     error: BaseException | None
+    """The item's own exception, or `WorkerDied`, `TaskTimeout`, `TaskFailed`; None where it has a value."""
     traceback: str | None
     """The traceback on the worker as text, or None."""
     seconds: float
+    """What it took on the worker; of items of microseconds the mean of a few."""
     worker: str
+    """The name of the worker that did it."""
     attempts: int
+    """How often it was called."""
 
     @property
     def ok(self) -> bool:

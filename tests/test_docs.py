@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -50,15 +51,39 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def reference(built: Path) -> str:
+    return "".join(path.read_text() for path in sorted(built.glob("api*.html")))
+
+
 def test_the_reference_has_every_public_name(built: Path) -> None:
-    text = (built / "api.html").read_text()
+    text = reference(built)
     modules = {"datasets", "engine", "steps", "__version__"}
     missing = [name for name in admf_dask.__all__ if name not in modules and f'id="admf_dask.{name}"' not in text]
     assert [name for name in missing if f'id="admf_dask.errors.{name}"' not in text] == []
 
 
+def test_the_reference_shows_calls_and_not_the_inside(built: Path) -> None:
+    text = reference(built)
+    for name in ("ParameterSpace.sample", "ParameterSpace.from_yaml", "BacktestResults.plot", "SymbolResults.to_dask"):
+        assert f'id="admf_dask.{name}"' in text
+    assert "in a fresh process and return its result" in text  # of run_isolated_process, which is an object
+    for inside in ("_NOT_GIVEN", "_NotGiven", "&lt;object object", "identity_parts", "ParameterSpace.mask"):
+        assert inside not in text
+
+
+def test_notebooks_are_pages(built: Path) -> None:
+    sources = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))
+    assert len(sources) == 7
+    for source in sources:
+        text = (built / "_notebooks" / f"{source.stem}.html").read_text()
+        shown = [output for cell in json.loads(source.read_text())["cells"] for output in cell.get("outputs", ())]
+        pictures = [output for output in shown if "image/png" in output.get("data", {})]
+        assert len(re.findall(r'<img alt="[^"]+" src="\.\./_images/', text)) == len(pictures)
+        assert ".ipynb)" not in text
+
+
 def test_fenced_code_of_docstrings_is_code(built: Path) -> None:
-    text = (built / "api.html").read_text()
+    text = reference(built)
     assert "```" not in text
     assert 'class="highlight-python' in text
 

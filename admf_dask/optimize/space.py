@@ -19,7 +19,17 @@ class ParameterSpace(ParameterGrid):
     space = ParameterSpace({"fast": range(5, 50), "slow": IntRange(20, 200, 5)}, constraints=["fast < slow"])
     ```
 
-    See `ParameterGrid` for the rules of axes and constraints.
+    Parameters
+    ----------
+    axes
+        Name -> list, tuple, range, NumPy array, `IntRange`, `FloatRange`, `LogRange`, `Choice` or `Conditional`; the last
+        axis varies fastest.
+    constraints
+        Functions `f(params) -> bool` or expressions such as `"fast < slow"`, a list of them or one. `len(space)` and
+        `space[i]` are of the whole grid; constraints are applied where combinations are used, on the workers.
+
+    A grid of 10^9 points costs nothing to hold; `space[i]` costs O(axes). Immutable and thread-safe. Raises SpaceError for
+    names, bounds, duplicates or constraints that break a rule.
     """
 
     def to_bag(self, npartitions: int | None = None) -> Bag:
