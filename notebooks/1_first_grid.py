@@ -31,7 +31,9 @@ prices.tail(3)
 # so `len` counts the grid before it.
 
 # %%
-space = ParameterSpace({"fast": range(5, 60), "slow": range(20, 220, 4)}, constraints=["fast < slow"])
+space = ParameterSpace(
+    {"fast": range(5, 60), "slow": range(20, 220, 4)}, constraints=["fast < slow"]
+)
 len(space), space[0], space[1000]
 
 # %% [markdown]
@@ -75,9 +77,8 @@ result = optimizer.optimize(space, objective, score="sharpe_ratio")
 result.top(5)[["fast", "slow", "sharpe_ratio", "total_return", "max_drawdown", "n_trades"]]
 
 # %%
-print(
-    f"{result.total_evaluations:,} backtests of {result.total_combinations:,} combinations; best: {result.best_params}"
-)
+print(f"{result.total_evaluations:,} backtests of {result.total_combinations:,} combinations")
+print("best:", result.best_params)
 
 # %% [markdown]
 # ## Look before you believe
@@ -94,7 +95,8 @@ show(result.plot_heatmap())
 
 # %%
 print(f"median of the grid {result.frame['sharpe_ratio'].median():.2f}")
-held = optimizer.optimize([{}], backtest_objective("buy_and_hold", prices), score="sharpe_ratio", progress=False)
+holding = backtest_objective("buy_and_hold", prices)
+held = optimizer.optimize([{}], holding, score="sharpe_ratio", progress=False)
 print(f"buy and hold       {held.best_score:.2f}")
 
 # %% [markdown]
@@ -106,12 +108,11 @@ print(f"buy and hold       {held.best_score:.2f}")
 
 # %%
 windows = ["fast", "slow"]
-halves = {
-    years: optimizer.optimize(
-        space, backtest_objective("sma_crossover", part, commission=0.001), score="sharpe_ratio", progress=False
-    ).frame.set_index(windows)["sharpe_ratio"]
-    for years, part in {"2004-2008": prices[:"2008"], "2009-2013": prices["2009":]}.items()
-}
+halves = {}
+for years, part in {"2004-2008": prices[:"2008"], "2009-2013": prices["2009":]}.items():
+    objective = backtest_objective("sma_crossover", part, commission=0.001)
+    half = optimizer.optimize(space, objective, score="sharpe_ratio", progress=False)
+    halves[years] = half.frame.set_index(windows)["sharpe_ratio"]
 both = pd.DataFrame(halves)
 
 plot = figure(
@@ -121,7 +122,8 @@ plot = figure(
     width=620,
     height=420,
 )
-plot.scatter(both["2004-2008"].to_numpy(), both["2009-2013"].to_numpy(), size=4, alpha=0.4, color="#2f5fe0")
+before, after = both["2004-2008"].to_numpy(), both["2009-2013"].to_numpy()
+plot.scatter(before, after, size=4, alpha=0.4, color="#2f5fe0")
 show(plot)
 
 # %%
@@ -130,9 +132,8 @@ print(f"rank correlation of the halves      {both.rank().corr().iloc[0, 1]:6.2f}
 print(f"the 25 best of 2004-2008, back then {both.loc[chosen, '2004-2008'].mean():6.2f}")
 print(f"the same 25, in 2009-2013           {both.loc[chosen, '2009-2013'].mean():6.2f}")
 print(f"all pairs, in 2009-2013             {both['2009-2013'].mean():6.2f}")
-held = optimizer.optimize(
-    [{}], backtest_objective("buy_and_hold", prices["2009":]), score="sharpe_ratio", progress=False
-)
+holding = backtest_objective("buy_and_hold", prices["2009":])
+held = optimizer.optimize([{}], holding, score="sharpe_ratio", progress=False)
 print(f"buy and hold, in 2009-2013          {held.best_score:6.2f}")
 
 # %% [markdown]

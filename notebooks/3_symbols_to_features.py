@@ -38,7 +38,9 @@ folder = Path(temporary.name)
 # %%
 (folder / "raw").mkdir()
 for symbol in ("AAPL", "GOOG", "IBM", "MSFT"):
-    table = load_prices(symbol).rename(columns={"close": "Last"}).rename_axis("Day").reset_index()
+    table = (
+        load_prices(symbol).rename(columns={"close": "Last"}).rename_axis("Day").reset_index()
+    )
     table["Day"] = table["Day"].dt.strftime("%d.%m.%Y")
     table.to_csv(folder / "raw" / f"{symbol}.csv", sep=";", index=False)
 
@@ -49,7 +51,9 @@ print((folder / "raw" / "AAPL.csv").read_text()[:160])
 # so.
 
 # %%
-reader = FrameReader(columns={"close": "Last"}, date_column="Day", date_format="%d.%m.%Y", separator=";")
+reader = FrameReader(
+    columns={"close": "Last"}, date_column="Day", date_format="%d.%m.%Y", separator=";"
+)
 apple = reader.read(folder / "raw" / "AAPL.csv")
 apple.head(3)
 
@@ -68,7 +72,10 @@ print(inspect(clean(apple)))
 
 # %%
 moves = apple["close"].pct_change()
-pd.DataFrame({"close before": apple["close"].shift(1), "close": apple["close"], "move": moves})[moves.abs() > 0.4]
+table = pd.DataFrame(
+    {"before": apple["close"].shift(1), "close": apple["close"], "move": moves}
+)
+table[moves.abs() > 0.4]
 
 # %% [markdown]
 # September 2000 was real: a profit warning, and half of the company's value was gone overnight. June 2000 and
@@ -77,7 +84,11 @@ pd.DataFrame({"close before": apple["close"].shift(1), "close": apple["close"], 
 
 # %%
 splits = pd.DataFrame(
-    {"symbol": ["AAPL", "AAPL", "MSFT"], "date": ["2000-06-21", "2005-02-28", "2003-02-18"], "split": [2, 2, 2]}
+    {
+        "symbol": ["AAPL", "AAPL", "MSFT"],
+        "date": ["2000-06-21", "2005-02-28", "2003-02-18"],
+        "split": [2, 2, 2],
+    }
 )
 steps = [
     (clean, {"bad_ticks": "drop"}),
@@ -109,16 +120,10 @@ features["AAPL"].tail(3)
 # and adjusted, where September 2000 is the only one left.
 
 # %%
-before = figure(title="AAPL as traded", x_axis_type="datetime", y_axis_type="log", width=820, height=230)
+axes = {"x_axis_type": "datetime", "y_axis_type": "log", "width": 820, "height": 230}
+before = figure(title="AAPL as traded", **axes)
 before.line(apple.index, apple["close"].to_numpy(), color="#667085")
-after = figure(
-    title="AAPL adjusted for splits, weekly",
-    x_axis_type="datetime",
-    y_axis_type="log",
-    width=820,
-    height=230,
-    x_range=before.x_range,
-)
+after = figure(title="AAPL adjusted for splits, weekly", x_range=before.x_range, **axes)
 after.line(features["AAPL"].index, features["AAPL"]["close"].to_numpy(), color="#2f5fe0")
 show(column(before, after))
 
@@ -129,9 +134,11 @@ show(column(before, after))
 # not done yet; the line says what stood already.
 
 # %%
-path = folder / "raw" / "GOOG.csv"
-path.write_text("\n".join(path.read_text().splitlines()[:-5]) + "\n")  # the vendor takes five days back
-again = processor.process_symbols(None, steps, data=folder / "raw", reader=reader, out=folder / "features")
+path = folder / "raw" / "GOOG.csv"  # the vendor takes its last five days back
+path.write_text("\n".join(path.read_text().splitlines()[:-5]) + "\n")
+again = processor.process_symbols(
+    None, steps, data=folder / "raw", reader=reader, out=folder / "features"
+)
 
 # %% [markdown]
 # ## A symbol that is not there
@@ -142,7 +149,9 @@ again = processor.process_symbols(None, steps, data=folder / "raw", reader=reade
 # %%
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    some = processor.process_symbols(["IBM", "APPL", "MSFT"], steps, data=folder / "raw", reader=reader, progress=False)
+    some = processor.process_symbols(
+        ["IBM", "APPL", "MSFT"], steps, data=folder / "raw", reader=reader, progress=False
+    )
 print(some)
 print(some.failures["error_type"].to_string())
 

@@ -15,7 +15,14 @@ from bokeh.io import output_notebook, show
 from bokeh.resources import INLINE
 from IPython.display import IFrame
 
-from admf_dask import Journal, JournalMismatch, ParallelOptimizer, ParallelProgress, ParameterSpace, Session
+from admf_dask import (
+    Journal,
+    JournalMismatch,
+    ParallelOptimizer,
+    ParallelProgress,
+    ParameterSpace,
+    Session,
+)
 from admf_dask.datasets import load_prices
 from admf_dask.events import BlockFinished
 
@@ -44,19 +51,23 @@ session
 
 # %%
 def breakout(params: dict, prices: pd.DataFrame) -> float:
-    """The growth of one dollar: long above the highest close of `entry` days, out below the lowest of `leave` days."""
+    """The growth of a dollar: in above the highest close of `entry` days, out below the lowest of `leave`."""
     closes, opens = prices["close"].tolist(), prices["open"].tolist()
     entry, leave, stop = params["entry"], params["leave"], params["stop"]
     money, bought = 1.0, 0.0
     for today in range(max(entry, leave), len(closes) - 1):
         if not bought and closes[today] > max(closes[today - entry : today]):
             bought = opens[today + 1]
-        elif bought and (closes[today] < min(closes[today - leave : today]) or closes[today] < bought * (1 - stop)):
+        elif bought and closes[today] < max(
+            min(closes[today - leave : today]), bought * (1 - stop)
+        ):
             money, bought = money * opens[today + 1] / bought, 0.0
     return money * closes[-1] / bought if bought else money
 
 
-space = ParameterSpace({"entry": range(10, 90, 4), "leave": range(5, 45, 4), "stop": [0.05, 0.1, 0.2]})
+space = ParameterSpace(
+    {"entry": range(10, 90, 4), "leave": range(5, 45, 4), "stop": [0.05, 0.1, 0.2]}
+)
 optimizer = ParallelOptimizer(session=session)
 journal = Path(temporary.name) / "tonight"
 len(space)
@@ -81,7 +92,14 @@ class Finger:
 
 
 try:
-    optimizer.optimize(space, breakout, data=prices, journal=journal, name="breakout on GOOG", progress=Finger())
+    optimizer.optimize(
+        space,
+        breakout,
+        data=prices,
+        journal=journal,
+        name="breakout on GOOG",
+        progress=Finger(),
+    )
 except KeyboardInterrupt as stopped:
     partial = stopped.partial
     print(partial.summary())
@@ -90,7 +108,8 @@ except KeyboardInterrupt as stopped:
 # The exception carries what was found. It is a whole result, only smaller: `top`, `frame` and the figures work.
 
 # %%
-print(partial.state, 0 < partial.total_evaluations < len(space), len(partial.frame) == partial.total_evaluations)
+print(partial.state, 0 < partial.total_evaluations < len(space))
+print("a row for each:", len(partial.frame) == partial.total_evaluations)
 
 # %% [markdown]
 # From any other terminal, also after a crash, `admf-dask status tonight` says the same as this:
@@ -104,7 +123,9 @@ print(Journal(journal).status().words())
 # The same call again. What is in the journal is not done twice, and the line says how much that was.
 
 # %% tags=["measured"]
-result = optimizer.optimize(space, breakout, data=prices, journal=journal, name="breakout on GOOG")
+result = optimizer.optimize(
+    space, breakout, data=prices, journal=journal, name="breakout on GOOG"
+)
 print(result.recalled == partial.total_evaluations, result.summary())
 
 # %%
@@ -114,8 +135,12 @@ result.top(3).drop(columns="seconds")
 # A week later the grid grows. Only the new values are evaluated:
 
 # %% tags=["measured"]
-wider = ParameterSpace({"entry": range(10, 90, 4), "leave": range(5, 45, 4), "stop": [0.05, 0.1, 0.2, 0.3]})
-result = optimizer.optimize(wider, breakout, data=prices, journal=journal, name="breakout on GOOG, wider")
+wider = ParameterSpace(
+    {"entry": range(10, 90), "leave": range(5, 45, 4), "stop": [0.05, 0.1, 0.2, 0.3]}
+)
+result = optimizer.optimize(
+    wider, breakout, data=prices, journal=journal, name="breakout on GOOG, wider"
+)
 print(result.summary())
 
 # %% [markdown]

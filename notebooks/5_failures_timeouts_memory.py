@@ -17,7 +17,7 @@ import pandas as pd
 from admf_dask import Session, TaskError, run_isolated_process
 from admf_dask.datasets import load_prices, symbols
 
-warnings.simplefilter("ignore")  # each run warns once that some items failed; here that is the point
+warnings.simplefilter("ignore")  # each run warns that some items failed; here that is the point
 pd.options.display.max_colwidth = 110
 
 session = Session(mode="process", workers=2, memory_limit="600MiB", dashboard=None).open()
@@ -117,7 +117,9 @@ def flaky_download(symbol: str, calls) -> str:
 
 
 calls = session.shared_dict("calls")
-downloaded = session.map(flaky_download, symbols(), data=calls, retries=3, retry_on=ConnectionError, progress=False)
+downloaded = session.map(
+    flaky_download, symbols(), data=calls, retries=3, retry_on=ConnectionError, progress=False
+)
 downloaded.frame[["item", "value", "attempts"]]
 
 # %% [markdown]
@@ -152,7 +154,9 @@ print("agrees:", verdict.agrees)
 # `limit` counts private memory only, so large data that is shared brings nobody near it.
 
 # %% tags=["measured"]
-minutes = pd.DataFrame(np.random.default_rng(1).normal(size=(1_000_000, 8)), columns=list("abcdefgh"))
+minutes = pd.DataFrame(
+    np.random.default_rng(1).normal(size=(1_000_000, 8)), columns=list("abcdefgh")
+)
 shared = session.share(minutes)
 print(shared)
 (session.memory().drop(columns="pid") / 2**20).round().rename(
@@ -171,7 +175,8 @@ def meddle(column: str, table: pd.DataFrame) -> float:
 
 
 sums = session.map(meddle, list(minutes.columns), data=shared, progress=False)
-print([outcome.value for outcome in sums if outcome.ok] == [round(minutes[name].sum(), 3) for name in "abcdefg"])
+expected = [round(minutes[name].sum(), 3) for name in "abcdefg"]
+print([outcome.value for outcome in sums if outcome.ok] == expected)
 print(sums[7].error)
 
 # %% [markdown]

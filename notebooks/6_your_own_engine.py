@@ -46,7 +46,9 @@ print(f"{len(closes):,} days, {closes.index[0]:%Y-%m-%d} to {closes.index[-1]:%Y
 
 
 # %%
-def rotate(closes: pd.DataFrame, days: int, hold: int, top: int, fee: float = 0.001) -> pd.Series:
+def rotate(
+    closes: pd.DataFrame, days: int, hold: int, top: int, fee: float = 0.001
+) -> pd.Series:
     """The equity of a rotation, starting at one."""
     past = closes / closes.shift(days) - 1
     chosen = past.rank(axis=1, ascending=False, method="first") <= top
@@ -76,7 +78,9 @@ figures(rotate(closes, days=126, hold=21, top=1))
 # several by name. `score=` says which of them ranks.
 
 # %%
-space = ParameterSpace({"days": range(20, 260, 20), "hold": [5, 10, 21, 42, 63], "top": [1, 2, 3]})
+space = ParameterSpace(
+    {"days": range(20, 260, 20), "hold": [5, 10, 21, 42, 63], "top": [1, 2, 3]}
+)
 
 
 def objective(params: dict, closes: pd.DataFrame) -> dict[str, float]:
@@ -147,7 +151,9 @@ batch.top(3).drop(columns="seconds")
 
 # %%
 columns = ["sharpe", "growth", "drawdown"]
-print("all equal:", np.allclose(plain.frame[columns], batch.frame[columns], rtol=1e-9, atol=1e-12))
+print(
+    "all equal:", np.allclose(plain.frame[columns], batch.frame[columns], rtol=1e-9, atol=1e-12)
+)
 print("the same best:", plain.best_params == batch.best_params)
 
 # %% tags=["measured"]
@@ -161,15 +167,10 @@ print(f"pandas {plain.elapsed:.2f} s, NumPy {batch.elapsed:.2f} s")
 # %%
 best = rotate(closes, **plain.best_params)
 equal = (closes / closes.iloc[0]).mean(axis=1)
-plot = figure(
-    title="The best rotation, and equal parts", x_axis_type="datetime", y_axis_type="log", width=820, height=360
-)
-plot.line(
-    best.index,
-    best.to_numpy(),
-    color="#2f5fe0",
-    legend_label=" ".join(f"{k}={v}" for k, v in plain.best_params.items()),
-)
+axes = {"x_axis_type": "datetime", "y_axis_type": "log", "width": 820, "height": 360}
+plot = figure(title="The best rotation, and equal parts", **axes)
+chosen = " ".join(f"{name}={value}" for name, value in plain.best_params.items())
+plot.line(best.index, best.to_numpy(), color="#2f5fe0", legend_label=chosen)
 plot.line(equal.index, equal.to_numpy(), color="#667085", legend_label="equal parts, held")
 plot.legend.location = "top_left"
 show(plot)

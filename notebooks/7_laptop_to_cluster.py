@@ -48,14 +48,17 @@ objective = backtest_objective("donchian_breakout", prices, commission=0.001)
 
 
 def study(session) -> pd.DataFrame:
-    result = ParallelOptimizer(session=session).optimize(space, objective, score="sharpe_ratio", progress=False)
+    optimizer = ParallelOptimizer(session=session)
+    result = optimizer.optimize(space, objective, score="sharpe_ratio", progress=False)
     print(result.total_evaluations, "backtests by", len(result.workers), "workers")
     return result.frame.drop(columns="seconds")
 
 
 with Session(mode="process", workers=2, dashboard=None) as session:
     at_home = study(session)
-at_home.nlargest(3, "sharpe_ratio")[["entry", "exit", "sharpe_ratio", "total_return", "n_trades"]]
+at_home.nlargest(3, "sharpe_ratio")[
+    ["entry", "exit", "sharpe_ratio", "total_return", "n_trades"]
+]
 
 # %% [markdown]
 # ## Somebody else's cluster
@@ -71,7 +74,15 @@ QUIET = ["--no-dashboard", "--no-nanny"]
 
 def start(*command: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", *command, "--scheduler-file", str(address_file), "--host", "127.0.0.1"],
+        [
+            sys.executable,
+            "-m",
+            *command,
+            "--scheduler-file",
+            str(address_file),
+            "--host",
+            "127.0.0.1",
+        ],
         cwd=folder,
         env={**os.environ, "DASK_TEMPORARY_DIRECTORY": str(folder)},
         stdout=subprocess.DEVNULL,
@@ -89,7 +100,8 @@ scheduler = start(
     "admf_dask.dashboard",
 )
 workers = [
-    start("distributed.cli.dask_worker", "--nthreads", "1", *QUIET, "--name", name) for name in ("left", "right")
+    start("distributed.cli.dask_worker", "--nthreads", "1", *QUIET, "--name", name)
+    for name in ("left", "right")
 ]
 while not address_file.exists() or not address_file.read_text().endswith("}"):
     time.sleep(0.05)
@@ -145,12 +157,12 @@ print(sorted(values) == [item * item for item in range(150)], "with", left, "wor
 # And they come back: a new worker is used from the moment it arrives.
 
 # %%
-workers.append(start("distributed.cli.dask_worker", "--nthreads", "1", *QUIET, "--name", "late"))
-cluster.client.wait_for_workers(2)
-print(
-    pd.Series([outcome.worker for outcome in cluster.map(patient, range(150), progress=False)]).nunique(),
-    "workers took part",
+workers.append(
+    start("distributed.cli.dask_worker", "--nthreads", "1", *QUIET, "--name", "late")
 )
+cluster.client.wait_for_workers(2)
+outcomes = cluster.map(patient, range(150), progress=False)
+print(len({outcome.worker for outcome in outcomes}), "workers took part")
 
 # %% [markdown]
 # ## A client that you have already

@@ -39,13 +39,22 @@ METADATA = {
 SECONDS_FOR_A_CELL = 120
 QUIET = ["--IPKernelApp.log_level=40"]
 """Newer kernels warn of plain text on loopback, which every message of a local kernel is."""
-BOKEH_LOAD, BOKEH_EXEC = "application/vnd.bokehjs_load.v0+json", "application/vnd.bokehjs_exec.v0+json"
+BOKEH_LOAD, BOKEH_EXEC = (
+    "application/vnd.bokehjs_load.v0+json",
+    "application/vnd.bokehjs_exec.v0+json",
+)
 SCRIPT, HTML, TEXT, PICTURE = "application/javascript", "text/html", "text/plain", "image/png"
 FRAME = re.compile(r'<iframe[^>]*?src="([^"]+)"', re.DOTALL)
 
 PRIVATE = [
-    (re.compile(r"""[^\s"'(<>]*ipykernel_\d+/\d+\.py"""), "notebook"),  # the file that a cell pretends to be
-    (re.compile(r"<dynamic-code>"), "notebook"),  # the same once cloudpickle, from 3.1.3 on, has sent it to a worker
+    (
+        re.compile(r"""[^\s"'(<>]*ipykernel_\d+/\d+\.py"""),
+        "notebook",
+    ),  # the file that a cell pretends to be
+    (
+        re.compile(r"<dynamic-code>"),
+        "notebook",
+    ),  # the same once cloudpickle, from 3.1.3 on, has sent it to a worker
     (re.compile(r"""[^\s"'(<>]*/(?:site-packages|lib/python3\.\d+)/"""), ""),
     (re.compile(re.escape(f"{HERE.parent}{os.sep}")), ""),
     (re.compile(rf"{re.escape(tempfile.gettempdir())}/(tmp\w{{8}}/)?"), "/tmp/"),
@@ -56,7 +65,12 @@ PRIVATE = [
 """What must not be in a committed output, and what stands there instead."""
 
 VARYING = [
-    (re.compile(r"\d+ (?:m \d+ s|h \d+ m|d \d+ h)\b|\d[\d,.]* ?(?:ns|µs|ms|s|min|h)\b(?: \d+ (?:s|min)\b)?"), "N s"),
+    (
+        re.compile(
+            r"\d+ (?:m \d+ s|h \d+ m|d \d+ h)\b|\d[\d,.]* ?(?:ns|µs|ms|s|min|h)\b(?: \d+ (?:s|min)\b)?"
+        ),
+        "N s",
+    ),
     (re.compile(r"\d[\d,.]* ?/ ?(?:s|min)\b"), "N/s"),
     # What a process had when it was stopped, while it grew.
     (re.compile(r"(?<=it had )\d[\d,.]* ?(?:MiB|GiB)\b"), "N"),
@@ -89,7 +103,11 @@ def read(source: Path) -> nbformat.NotebookNode:
 async def execute(notebook: nbformat.NotebookNode, camera: Camera | None = None) -> None:
     """Run all cells in a fresh kernel; outputs are settled cell by cell, while what they link to is still there."""
     client = NotebookClient(
-        notebook, timeout=SECONDS_FOR_A_CELL, kernel_name="python3", record_timing=False, extra_arguments=QUIET
+        notebook,
+        timeout=SECONDS_FOR_A_CELL,
+        kernel_name="python3",
+        record_timing=False,
+        extra_arguments=QUIET,
     )
     with private_folders():
         async with client.async_setup_kernel(cwd=str(HERE)):
@@ -105,7 +123,11 @@ def private_folders() -> Any:
     with tempfile.TemporaryDirectory(prefix="admf-dask-notebooks-") as folder:
         names = ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR")
         paths = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
-        changes = {**dict.fromkeys(names, folder), "PYTHONPATH": paths, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        changes = {
+            **dict.fromkeys(names, folder),
+            "PYTHONPATH": paths,
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }
         before = {name: os.environ.get(name) for name in changes}
         os.environ.update(changes)
         try:
@@ -132,8 +154,14 @@ async def settle(outputs: Iterable[Any], camera: Camera | None) -> list[Any]:
             settled.append(picture(words, await camera.of_html(draw) if camera else None))
         elif HTML in data and (frame := FRAME.search(data[HTML])):
             words = clean(f"[the page at {frame[1]}]")
-            settled.append(picture(words, await camera.of_address(frame[1]) if camera else None))
-        elif output.output_type == "stream" and settled and settled[-1].get("name") == output.name:
+            settled.append(
+                picture(words, await camera.of_address(frame[1]) if camera else None)
+            )
+        elif (
+            output.output_type == "stream"
+            and settled
+            and settled[-1].get("name") == output.name
+        ):
             settled[-1]["text"] += clean(output.text)
         else:
             settled.append(clean_all(output))
@@ -162,7 +190,9 @@ def describe(given: list[dict[str, Any]]) -> str:
     for one in given:
         for plot in Document.from_json(one).select({"type": Plot}):
             layers = [layer for layer in plot.renderers if isinstance(layer, GlyphRenderer)]
-            words.append(f"[figure: {plot.title.text}; {'; '.join(sorted(map(layer_words, layers)))}]")
+            words.append(
+                f"[figure: {plot.title.text}; {'; '.join(sorted(map(layer_words, layers)))}]"
+            )
     return "\n".join(sorted(words))  # a document does not keep its plots in an order
 
 
@@ -275,11 +305,16 @@ def main(arguments: list[str] | None = None) -> int:
         description="Execute the notebooks; write them, or compare them with what is there."
     )
     parser.add_argument(
-        "names", nargs="*", choices=[[], *(source.stem for source in SOURCES)], help="none: all of them"
+        "names",
+        nargs="*",
+        choices=[[], *(source.stem for source in SOURCES)],
+        help="none: all of them",
     )
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
     options = parser.parse_args(arguments)
-    sources = [source for source in SOURCES if source.stem in options.names or not options.names]
+    sources = [
+        source for source in SOURCES if source.stem in options.names or not options.names
+    ]
     if options.check:
         outcomes = [asyncio.run(check(source)) for source in sources]
         return 0 if all(outcomes) else 1

@@ -13,7 +13,9 @@ from PIL import Image
 from playwright.async_api import async_playwright
 
 WIDTH = 860
-DRAWN = "() => window.Bokeh && Bokeh.documents.length && Bokeh.documents.every(one => one.is_idle)"
+DRAWN = (
+    "() => window.Bokeh && Bokeh.documents.length && Bokeh.documents.every(one => one.is_idle)"
+)
 STILL = """() => Bokeh.documents.forEach(one => one.all_models.forEach(model => {
     if (model.type === "Toolbar") model.visible = false
 }))"""
@@ -31,9 +33,13 @@ class Chromium:
 
     async def of_html(self, body: str) -> bytes:
         """A PNG of a fragment that BokehJS fills."""
-        page = await self._browser.new_page(viewport={"width": WIDTH, "height": 600}, device_scale_factor=1.5)
+        page = await self._browser.new_page(
+            viewport={"width": WIDTH, "height": 600}, device_scale_factor=1.5
+        )
         try:
-            await page.set_content(f"<html><head>{INLINE.render()}</head><body><main>{body}</main></body></html>")
+            await page.set_content(
+                f"<html><head>{INLINE.render()}</head><body><main>{body}</main></body></html>"
+            )
             await page.wait_for_function(DRAWN)
             await page.evaluate(STILL)
             await page.wait_for_function(DRAWN)
@@ -55,7 +61,11 @@ class Chromium:
 @contextlib.asynccontextmanager
 async def open_camera() -> AsyncIterator[Chromium]:
     """The system's Chromium, or the one that playwright installed."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         try:
@@ -66,7 +76,9 @@ async def open_camera() -> AsyncIterator[Chromium]:
 
 def small(png: bytes) -> bytes:
     """The picture with few colours."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE)
+    picture = (
+        Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE)
+    )
     out = io.BytesIO()
     picture.save(out, "PNG", optimize=True)
     return out.getvalue()
