@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,11 @@ READ = [
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("sphinx")
-    folder = tmp_path_factory.mktemp("html")
+    # Pages of notebooks are made beside the others, so a copy keeps this tree as it is.
+    place = tmp_path_factory.mktemp("docs")
+    (place / "notebooks").symlink_to(ROOT / "notebooks")
+    source = shutil.copytree(ROOT / "docs", place / "docs", ignore=shutil.ignore_patterns("_build", "_notebooks"))
+    folder = place / "html"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [
         sys.executable,
@@ -43,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-q",
         "-b",
         "html",
-        str(ROOT / "docs"),
+        str(source),
         str(folder),
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=150)
