@@ -32,7 +32,7 @@ folder = Path(temporary.name)
 # %% [markdown]
 # ## Files as they come
 #
-# Vendors have opinions on dates and decimal separators. These files are real daily prices, written as a German
+# Vendors have opinions on dates, names and separators. These files are real daily prices, written as a German
 # spreadsheet would.
 
 # %%
