@@ -12,6 +12,8 @@ from pathlib import Path
 import leaks
 import pytest
 
+from admf_dask.cli import STUDY
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -76,6 +78,10 @@ def test_the_readme_has_its_two_commands() -> None:
     assert len(commands) == 2
     assert commands[0].endswith("admf-dask optimize")
     assert commands[1].endswith("python -m pytest")
+
+
+def test_the_readmes_study_is_the_one_that_help_shows() -> None:
+    assert f"```yaml\n{STUDY}```" in README
 
 
 PRACTICES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "best-practices.md").read_text(), flags=re.DOTALL)
