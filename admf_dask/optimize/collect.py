@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ from admf_dask.text import format_bytes, format_count
 
 FAILURES_KEPT = 10_000
 """Failures recorded with their tracebacks by a run that keeps the best n; all are counted."""
+FEW_BYTES = 32 * 2**20
+"""Rows of so many bytes are kept without a look at the machine, which takes 2 ms."""
 
 
 @dataclass(slots=True)
@@ -86,8 +89,10 @@ def read_keep(keep: Any) -> int | None:
     raise ConfigError(f'keep must be "all" or a whole number of at least 1, but got {keep!r}')
 
 
-def check_room(total: int, keep: int | None, names: int, available: int) -> None:
+def check_room(total: int, keep: int | None, names: int, free: Callable[[], int]) -> None:
     """Refuse to keep more rows than memory holds. Raises ResourceError with both numbers and the line to type.
+
+    `free` tells how many bytes are; it is asked only where there are many rows.
 
     Also refuses, with a SpaceError, a space whose positions do not fit 64 bits.
     """
@@ -97,7 +102,10 @@ def check_room(total: int, keep: int | None, names: int, available: int) -> None
             "write optimize(space.sample(1_000_000, seed=1), ...)"
         )
     needed = total * (24 + 8 * names)
-    if keep is None and needed > available // 2:
+    if keep is not None or needed < FEW_BYTES:
+        return
+    available = free()
+    if needed > available // 2:
         raise ResourceError(
             f"keeping all {format_count(total)} results takes about {format_bytes(needed)}, more than half of the "
             f"{format_bytes(available)} that are free; write optimize(..., keep=1000) to keep the best 1,000 in constant memory"

@@ -144,7 +144,7 @@ class ParallelOptimizer:
             parameter_space, objective_function, constraints, data, Keep(score, maximize, read_keep(keep)),
             Policy.of(on_error=on_error, timeout=timeout, retries=retries, retry_on=retry_on, seed=seed),
         )  # fmt: skip
-        check_room(evaluator.items.size, evaluator.keep.count, 1, Machine.probe(interval=0).memory_available)
+        check_room(evaluator.items.size, evaluator.keep.count, 1, lambda: Machine.probe(interval=0).memory_available)
         title = Title("optimize", name or _name(objective_function))
         with session_for(self.session, self.config) as session:
             return _optimize(session.run(evaluator, title, observers_for(progress), journal), evaluator)

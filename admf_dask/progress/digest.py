@@ -110,6 +110,10 @@ class Digest:
     )
     _indices: list[NDArray[np.int64]] = field(default_factory=list)
     _scores: list[NDArray[np.float64]] = field(default_factory=list)
+    _scored: list[NDArray[np.int64]] = field(default_factory=list)
+    """The indices of `_scores`."""
+    _ranked: int = 0
+    """How many of `_scores` the best are of."""
     _best: list[tuple[float, int]] = field(default_factory=list)
     _failures: list[tuple[FailedItem, float]] = field(default_factory=list)
     _failed_items: list[int] = field(default_factory=list)
@@ -150,18 +154,24 @@ class Digest:
             scores = block.columns.get(self._score)
             if scores is not None:
                 self._scores.append(scores)
-                self._rank(block.indices, scores)
+                self._scored.append(block.indices)
         if block.curves:
+            self._rank()
             self._curves |= {curve.index: curve for curve in block.curves}
             # A block knows the best of its own; what is not among the best of all is let go.
             leaders = {index for _, index in self._best[:CURVES]}
             self._curves = {index: curve for index, curve in self._curves.items() if index in leaders}
 
-    def _rank(self, indices: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
+    def _rank(self) -> None:
+        """Bring the best up to date: seldom and of many blocks at once, because the run waits for what a block costs here."""
+        if self._ranked == len(self._scores):
+            return
+        scores, indices = (np.concatenate(parts[self._ranked :]) for parts in (self._scores, self._scored))
+        self._ranked = len(self._scores)
         sign = -1.0 if self._started is None or self._started.maximize else 1.0
         keys = np.where(np.isnan(scores), np.inf, sign * scores)
         if len(self._best) == TOP:
-            # Most blocks have nothing for the board, and are seen through at once.
+            # Most scores are not for the board, and are seen through at once.
             keys = np.where(keys < sign * self._best[-1][0], keys, np.inf)
         places = np.flatnonzero(np.isfinite(keys) | np.isneginf(keys))
         if not len(places):
@@ -178,8 +188,10 @@ class Digest:
         if started is None:
             return None
         first, self._told = not self._told, True
+        self._rank()
         indices, scores, failed = self._indices, self._scores, self._failed_items
         self._indices, self._scores, self._failed_items = [], [], []
+        self._scored, self._ranked = [], 0
         return Update(
             run=started.run, kind=started.kind, name=started.name, total=started.total, slots=started.slots,
             score=self._score, maximize=started.maximize, began=started.at, at=self._at, state=self._state,
