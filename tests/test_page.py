@@ -196,6 +196,23 @@ def test_a_million_rows_stay_within_bounds_and_keep_the_best(monkeypatch: pytest
     assert view.points(100)[0].max() <= 50_000
 
 
+def test_the_best_of_several_blocks_stand_in_one_update() -> None:
+    everything = np.random.default_rng(1).permutation(3_000).astype(float)
+    everything[::7] = np.nan
+    digest = Digest(range(3_000))
+    digest.take(started(3_000))
+    for low in range(0, 3_000, 250):
+        digest.take(
+            BlockFinished("f" * 32, block(list(range(low, low + 250)), everything[low : low + 250].tolist()), 101.0)
+        )
+        if low in (750, 2_750):
+            update = digest.update()
+            assert update is not None
+            known = everything[: low + 250]
+            order = np.argsort(np.where(np.isnan(known), np.inf, -known))[:20]
+            assert [(score, index) for score, index, _ in update.best] == [(known[at], at) for at in order]
+
+
 def test_rate_and_time_left_come_from_the_recent_past() -> None:
     view = RunView.of(whole([started(1000)]))
     digest = Digest(SPACE)
