@@ -6,14 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cluster_work
+import fault_work
 import psutil
 import pytest
+
+from admf_dask import Session
+from admf_dask.runtime import executors
+from admf_dask.runtime.blackbox import Executing, read_executing
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.cluster
@@ -144,3 +150,26 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
         took = time.monotonic() - before
     assert not psutil.wait_procs(group, timeout=10)[1]
     assert took < 2
+
+
+def test_an_item_that_begins_after_the_first_look_does_not_keep_the_next_run_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[int] = []
+
+    def late(folder: str, pid: int, run: str | None = None) -> tuple[Executing, ...] | None:
+        looked.append(pid)
+        # As if the chunk were still on its way to the process.
+        return () if looked.count(pid) == 1 else read_executing(folder, pid, run)
+
+    monkeypatch.setattr(executors, "read_executing", late)
+    with Session(mode="process", workers=2, dashboard=None) as session:
+        with pytest.raises(ValueError, match="not a number"):
+            session.map(
+                fault_work.act, ["c loop that holds the interpreter", 0, "raise", 1], on_error="raise", progress=False
+            )
+        following = threading.Thread(target=session.map, args=(abs, range(10)), kwargs={"progress": False})
+        following.start()
+        following.join(30)
+        assert not following.is_alive()
+    assert looked

@@ -277,8 +277,9 @@ class ClusterExecutor:
     async def _wind_down(self) -> None:
         self.company.stir()
         futures = list(self._futures.values())
+        forgotten = asyncio.Event()
         if futures and self.black_boxes is not None:
-            self.client.loop.add_callback(self._evict)
+            self.client.loop.add_callback(self._evict, forgotten)
         try:
             if futures:
                 await self.client.cancel(futures, asynchronous=True, force=True, msg="the run was stopped")
@@ -286,19 +287,28 @@ class ClusterExecutor:
         except (OSError, RuntimeError):
             # The scheduler is gone, and with it the plugin.
             return
+        finally:
+            forgotten.set()
 
-    async def _evict(self) -> None:
-        """End the processes in which an item of a run that was stopped goes on: the next run needs them."""
-        deadline = time.monotonic() + GRACE
-        while busy := [pid for pid in self.pids() if read_executing(str(self.black_boxes), pid, self._run)]:
-            await asyncio.sleep(0.05)
-            if self.client.status != "running":
-                # The session closes, and ends them itself.
-                return
-            if time.monotonic() > deadline:
-                for pid in busy:
+    async def _evict(self, forgotten: asyncio.Event) -> None:
+        """End the processes in which an item of a run that was stopped goes on: the next run needs them.
+
+        A chunk that was on its way may begin even now, until every worker has `forgotten` the run.
+        """
+        since: dict[int, float] = {}
+        ended: set[int] = set()
+        while self.client.status == "running":
+            now = time.monotonic()
+            busy = [pid for pid in self.pids() if read_executing(str(self.black_boxes), pid, self._run)]
+            since = {pid: since.get(pid, now) for pid in busy}
+            for pid in busy:
+                if now > since[pid] + GRACE and pid not in ended:
+                    ended.add(pid)
                     self._end(pid)
+            if forgotten.is_set() and not busy:
                 return
+            await asyncio.sleep(0.05)
+        # The session closes, and ends them itself.
 
 
 def _lost(why: str) -> ClusterLost:
