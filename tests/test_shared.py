@@ -394,7 +394,9 @@ def test_shared_pages_count_apart_and_end_nobody() -> None:
         assert (workers["private"] < 300 * 2**20).all()
         assert (workers["limit"] == 400 * 2**20).all()
         assert table.loc["shared data", "total"] >= array.nbytes
-        assert table.loc["used by us", "total"] < 4 * array.nbytes
+        # Once, however many map it.
+        own = workers["private"].sum() + table.loc["driver", "private"]
+        assert table.loc["used by us", "total"] < own + 1.5 * array.nbytes
         assert 0 < table.loc["free", "total"] < table.loc["machine", "total"]
         assert table.loc["driver", "pid"] == os.getpid()
 
