@@ -42,10 +42,13 @@ def changed_parts(before: Parts, now: Parts) -> list[str]:
     ]
 
 
-def misfit(function: Any, *given: Any, **options: Any) -> str | None:
-    """Why a call would not fit the signature of `function`, in Python's words; None where it fits, or nobody can tell."""
+def misfit(function: Any, /, *given: Any, **options: Any) -> str | None:
+    """Why a call would not fit the signature of `function`, in Python's words; None where it fits, or nobody can tell.
+
+    Of the function that is called: what `functools.wraps` copies from another may be of other parameters.
+    """
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return None
     try:

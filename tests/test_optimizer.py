@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import _thread
+import functools
 import itertools
 import math
+import operator
 import threading
 from decimal import Decimal
 from pathlib import Path
@@ -306,6 +308,64 @@ async def later(params: dict[str, int]) -> int:
 def test_wrong_calls_are_refused_before_anything_starts(call: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call(ParallelOptimizer(config=ParallelConfig(enabled=False)))
+
+
+def spread(function: Any) -> Any:
+    """Combinations as arguments, under the name of the function."""
+
+    @functools.wraps(function)
+    def spreading(params: dict[str, int]) -> int:
+        return int(function(**params))
+
+    return spreading
+
+
+def passing(function: Any) -> Any:
+    @functools.wraps(function)
+    def passed(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **options)
+
+    return passed
+
+
+def drawn(params: dict[str, int], *, rng: np.random.Generator) -> float:
+    return float(rng.random())
+
+
+def closed(params: dict[str, int]) -> float:
+    return 0.0
+
+
+class Held:
+    def __call__(self, params: dict[str, int], data: int = 3) -> int:
+        return params["a"] * data
+
+    def method(self, *arguments: Any) -> int:
+        return int(arguments[0]["a"])
+
+
+@pytest.mark.parametrize(
+    ("objective", "best"),
+    [
+        (spread(of_two), 8),
+        (functools.partial(lambda times, params: times * params["b"], 5), 20),
+        (Held(), 6),
+        (Held().method, 2),
+        (operator.itemgetter("b"), 4),
+        (len, 2),
+    ],
+)
+def test_whatever_can_be_called_with_a_combination_is_an_objective(
+    objective: Any, best: float, inline_session: Session
+) -> None:
+    assert optimize(inline_session, {"a": [1, 2], "b": [4]}, objective).best_score == best
+
+
+def test_a_decorated_objective_takes_rng_where_it_passes_it_on(inline_session: Session) -> None:
+    plain, decorated = (optimize(inline_session, {"a": [1, 2]}, one, seed=3) for one in (drawn, passing(drawn)))
+    assert plain.best_score == decorated.best_score
+    # It is named like one that does, and itself takes one argument.
+    assert optimize(inline_session, {"a": [1, 2]}, functools.wraps(drawn)(closed), seed=3).best_score == 0
 
 
 @pytest.mark.parametrize(

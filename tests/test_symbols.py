@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -118,6 +119,21 @@ def test_options_that_a_function_does_not_take_are_refused_before_anything_runs(
         with pytest.raises(ConfigError, match=words):
             processor.process_symbols(["A"], feature, out=tmp_path / "out", progress=False, **given)
     assert not list((tmp_path / "out").rglob("*.sqlite"))
+
+
+def test_an_option_may_have_any_name_and_a_function_any_signature(inline_session: Session) -> None:
+    def measure(symbol: str, frame: pd.DataFrame, function: str = "mean") -> float:
+        return float(getattr(frame["close"], function)())
+
+    @functools.wraps(measure)
+    def without_frame(symbol: str, **options: Any) -> dict[str, Any]:
+        return options
+
+    processor = ParallelDataProcessor(session=inline_session)
+    data = {"A": work.prices(3)}
+    done = processor.process_symbols(["A"], measure, data=data, progress=False, function="max")
+    assert done["A"] == data["A"]["close"].max()
+    assert processor.process_symbols(["A"], without_frame, progress=False, given=1)["A"] == {"given": 1}
 
 
 def test_failures_are_apart_and_never_silently_missing(any_session: Session, folder: Path) -> None:

@@ -213,7 +213,7 @@ def check_signature(objective: Any, names: Sequence[str], data: int, policy: Pol
         return
     call = f"{name}(params, data)" if data else f"{name}(params)"
     what = "arrays by name" if type(objective) is BatchObjective else "a dict of one combination"
-    own = next((own for own in inspect.signature(inner).parameters if own in names), None)
+    own = next((own for own in inspect.signature(inner, follow_wrapped=False).parameters if own in names), None)
     used = f" and `params[{own!r}]` in it" if own else ""
     given = "" if data else "; a second argument needs data="
     raise TypeError(

@@ -93,8 +93,14 @@ def row_seeds(seed: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether `function` has a parameter called `name`."""
+    """Whether `function` has a parameter called `name`; of a decorated one, whether what is called passes it on."""
     try:
-        return name in inspect.signature(function).parameters
-    except (TypeError, ValueError):
+        if name not in inspect.signature(function).parameters:
+            return False
+        outer = inspect.signature(function, follow_wrapped=False)
+    except TypeError:
         return False
+    except ValueError:
+        # No signature at all, or a compiled wrapper around a function that has one.
+        return hasattr(function, "__wrapped__")
+    return name in outer.parameters or any(one.kind is one.VAR_KEYWORD for one in outer.parameters.values())

@@ -170,7 +170,7 @@ def _check_options(function: Any, source: Source, options: Mapping[str, Any]) ->
     why = misfit(function, *given, **options)
     if why is None:
         return
-    known = [name for name in inspect.signature(function).parameters if name not in given]
+    known = [name for name in inspect.signature(function, follow_wrapped=False).parameters if name not in given]
     near = next((did_you_mean(name, known) for name in options if name not in known), "")
     cure = "" if len(given) == 2 else "; a frame needs data="
     name = getattr(function, "__name__", type(function).__name__)
