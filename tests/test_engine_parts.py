@@ -169,6 +169,7 @@ def test_files_are_read_with_their_own_columns_and_dates(tmp_path: Path) -> None
         (["2013/03/01", "2013/03/04"], {}, "2013-03-01"),
         (["20130301", "20130304"], {"date_format": "%Y%m%d"}, "2013-03-01"),
         (["01022013", "02022013"], {"date_format": "%d%m%Y"}, "2013-02-01"),
+        ([" 01022013", " 02022013"], {"date_format": "%d%m%Y"}, "2013-02-01"),
         (["1362096000", "1362355200"], {"date_format": "s"}, "2013-03-01"),
         (["2013-03-08 16:00:00-05:00", "2013-03-11 16:00:00-04:00"], {}, "2013-03-08 21:00:00+00:00"),
         (["2013-03-08 16:00:00-05:00", "2013-03-11 16:00:00-04:00"], {"tz": "America/New_York"}, "2013-03-08 16:00:00-05:00"),
@@ -254,7 +255,28 @@ def test_rows_in_another_order_are_named_and_sorted_where_that_is_asked_for(tmp_
         FrameDataHandler.from_csv(path, sort="yes")
 
 
-@pytest.mark.parametrize("bound", ["01.02.2005", "hello", "2005-02-31", "2005-2"])
+@pytest.mark.parametrize("kind", [str, object, "category"])
+def test_an_index_of_dates_as_text_is_one_of_times(kind: Any) -> None:
+    table = frame([1.0, 2.0, 3.0, 4.0], freq="h")
+    texts = table.set_axis(pd.Index(table.index.strftime("%Y-%m-%d %H:%M"), dtype=kind))
+    by_text, by_time = (FrameDataHandler(one).prices() for one in (texts, table))
+    assert by_text.periods_per_year == by_time.periods_per_year == 365.25 * 24
+    assert by_text.index.equals(texts.index)
+    with pytest.raises(DataError, match="must be ascending without repeats, but row 1"):
+        FrameDataHandler(texts[::-1])
+
+
+@pytest.mark.parametrize("bound", ["20050201", "2005/02/01", "2005.2.1", "2005-2-1", "2005-02-01 00:00"])
+def test_a_start_of_one_meaning_may_be_written_in_many_ways(bound: str) -> None:
+    assert str(PriceSource("AAPL", start=bound).load().index[0]) == "2005-02-01 00:00:00"
+
+
+def test_a_start_in_another_time_zone_than_the_prices_is_refused() -> None:
+    with pytest.raises(DataError, match=r"start and end of AAPL do not fit its times: .*timezone"):
+        PriceSource("AAPL", start="2005-02-01T10:00:00+01:00").load()
+
+
+@pytest.mark.parametrize("bound", ["01.02.2005", "hello", "2005-02-31", "2005-2", "200502"])
 def test_a_start_that_is_no_date_or_two_is_refused(bound: str) -> None:
     for options in ({"start": bound}, {"end": bound}):
         with pytest.raises(

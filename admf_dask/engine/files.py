@@ -69,7 +69,7 @@ def read_bars(
 def _as_text(path: Any, label: str, separator: str) -> Any:
     import pandas as pd
 
-    return pd.read_csv(path, sep=separator, usecols=[label], dtype="string")[label]
+    return pd.read_csv(path, sep=separator, usecols=[label], dtype="string")[label].str.strip()
 
 
 def _check_shape(table: pd.DataFrame, name: str) -> None:

@@ -68,11 +68,7 @@ def _read(table: Any, symbol: str) -> Prices:
     arrays = {name: _column(table, lowered, name) for name in ("open", "high", "low", "close")}
     if not len(arrays["close"]):
         raise DataError("prices must have at least one row, but the table is empty")
-    if table.index.dtype.kind == "O" and isinstance(table.index[0], str):
-        raise DataError(
-            f"the index of prices must be times or numbers, but is text such as {table.index[0]!r}; write "
-            "prices.index = pd.to_datetime(prices.index, format=...)"
-        )
+    times = _times(table.index)
     if not table.index.is_monotonic_increasing or not table.index.is_unique:
         at = next(i for i in range(1, len(table)) if not table.index[i] > table.index[i - 1])
         again = table.index[at] == table.index[at - 1]
@@ -82,7 +78,25 @@ def _read(table: Any, symbol: str) -> Prices:
             f"{table.index[at - 1]}; {cure}"
         )
     columns = (arrays["open"], arrays["high"], arrays["low"], arrays["close"])
-    return Prices(*columns, Times(table.index), _periods_per_year(table.index), symbol)
+    return Prices(*columns, Times(table.index), _periods_per_year(times), symbol)
+
+
+def _times(index: Any) -> Any:
+    """What an index says of times: itself, or of text as 2005-01-31, whose order is that of time, what it means.
+
+    Raises DataError for other text, which may be in order while its days are not.
+    """
+    if index.dtype.kind != "O" or not isinstance(index[0], str):
+        return index
+    import pandas as pd
+
+    try:
+        return pd.DatetimeIndex(pd.to_datetime(pd.Index(index.astype(object)), format="ISO8601", utc=True))
+    except (ValueError, TypeError):
+        raise DataError(
+            f"the index of prices must be times or numbers, but is text such as {index[0]!r}; write "
+            "prices.index = pd.to_datetime(prices.index, format=...)"
+        ) from None
 
 
 def _column(table: Any, lowered: dict[str, Any], name: str) -> NDArray[np.float64]:

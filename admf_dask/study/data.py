@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PRICES = ("open", "high", "low", "close")
-_ISO = re.compile(r"\d{4}(-\d{2}(-\d{2}([ T].+)?)?)?")
+_YEAR_FIRST = re.compile(r"\d{4}(-\d{2})?|\d{8}|\d{4}([-/.])\d{1,2}\2\d{1,2}([ T].+)?")
+"""Dates of one meaning. 200502 is not one of them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class PriceSource:
         table = datasets.load_prices(self.symbol) if self.file is None else self._read(Path(self.file))
         for bound in (self.start, self.end):
             _check_bound(bound, self.symbol)
-        chosen = table.loc[self.start : self.end]
+        try:
+            chosen = table.loc[self.start : self.end]
+        except ValueError as error:
+            raise DataError(f"start and end of {self.symbol} do not fit its times: {error}") from error
         if not len(chosen):
             raise DataError(
                 f"there are no prices of {self.symbol} between {self.start or 'the start'} and {self.end or 'the end'}; "
@@ -85,7 +89,7 @@ def _check_bound(text: str | None, symbol: str) -> None:
     import pandas as pd
 
     try:
-        known = text is None or (_ISO.fullmatch(text) is not None and pd.Timestamp(text) is not None)
+        known = text is None or (_YEAR_FIRST.fullmatch(text) is not None and pd.Timestamp(text) is not None)
     except ValueError:
         known = False
     if not known:
