@@ -200,6 +200,13 @@ def test_a_character_may_come_in_two_pieces() -> None:
     assert out.getvalue() == "x" + "ü" * 200_000 + "\n"
 
 
+@pytest.mark.parametrize("streams", ["sys.stdout.close()", "sys.stdout = sys.stderr = None", "os.close(1)"])
+def test_a_service_without_streams_can_isolate_calls(streams: str) -> None:
+    program = f"import os, sys, admf_dask; {streams}; os._exit(admf_dask.run_isolated_process(abs, -3))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, run.stderr) == (3, "")
+
+
 def test_threads_and_forks_that_log_while_the_result_is_sent_do_not_mix_with_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

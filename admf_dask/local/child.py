@@ -63,8 +63,9 @@ def serve(channel: socket.socket) -> NoReturn:
     try:
         code = _serve(channel)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         os._exit(code)
 
 

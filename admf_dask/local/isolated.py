@@ -212,8 +212,9 @@ class _Conversation:
         if name is not None:
             # A piece may end within a character.
             stream, words = getattr(sys, name), self.decoders[name].decode(piece, final=not piece)
-            stream.write(words)
-            stream.flush()
+            if words and stream is not None:  # A service may have no streams, or closed ones.
+                stream.write(words)
+                stream.flush()
             return bool(piece)
         for kind, payload in self.inbox.feed(piece):
             if kind == LOG:
