@@ -149,6 +149,13 @@ def test_the_heatmap_is_that_of_a_group_by() -> None:
     assert best == (SPACE[at]["fast"], ["a", "b"].index(SPACE[at]["kind"]))
 
 
+def test_a_heatmap_takes_numbers_of_any_size() -> None:
+    space = ParameterSpace({"key": [10**400, 3, 2**63], "stop": [1, 2]})
+    finished = BlockFinished("f" * 32, block(list(range(6)), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), 101.0)
+    surface = RunView.of(whole([started(6), finished], space)).surface("key", "stop", "best")
+    np.testing.assert_array_equal(surface.values, [[3.0, 5.0, 1.0], [4.0, 6.0, 2.0]])
+
+
 def test_a_heatmap_takes_lists_and_leaves_out_what_is_no_number() -> None:
     items = [{"weights": [a, 1], "stop": stop} for a in (0, 1) for stop in (math.nan, 2.0, 1.0)]
     finished = BlockFinished("f" * 32, block([0, 1, 2, 4], [9.0, 1.0, 2.0, 3.0]), 101.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -255,7 +256,9 @@ class Side:
     def codes(self, column: NDArray[Any]) -> NDArray[np.int64]:
         """The cell of each value; -1 where the parameter does not exist, or is NaN."""
         if self.numeric and column.dtype == object:
-            column = np.array([value if _is_number(value) else np.nan for value in column.tolist()])
+            # Not all of them fit into an array of numbers.
+            known = (value if _is_number(value) and value == value else None for value in column.tolist())
+            return np.array([-1 if value is None else bisect_right(self.first, value) - 1 for value in known], np.int64)
         if self.numeric:
             cells = np.searchsorted(np.asarray(self.first), column, side="right") - 1
             return np.where(np.isnan(column), -1, cells)
