@@ -193,3 +193,14 @@ def test_the_box_of_different_strategies_has_no_empty_columns(
     alike = run_parallel_backtests(CONFIGS, prices, session=inline_session, progress=False)._repr_html_()
     assert "<th>fast</th>" in alike
     assert "<th>parameters</th>" not in alike
+
+
+@pytest.mark.filterwarnings("ignore:2 of 3")
+def test_a_box_bears_parameters_that_are_named_as_its_columns(
+    inline_session: Session, prices: dict[str, pd.DataFrame]
+) -> None:
+    named = [{"class": "unknown", "parameters": {name: 1}, "symbol": "IBM"} for name in ("parameters", "class")]
+    results = run_parallel_backtests([CONFIGS[0], *named], prices, session=inline_session, progress=False)
+    html = results._repr_html_()
+    assert "<td>fast 5, slow 20</td>" in html
+    assert "<td>parameters 1</td>" in html

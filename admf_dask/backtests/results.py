@@ -195,10 +195,9 @@ class BacktestResults(Sequence[BacktestResult]):
         named = [self.outcomes[place].item.get("parameters") for place in frame.index]
         if len({tuple(one) if isinstance(one, Mapping) else () for one in named}) > 1:
             # A column for each would be empty in most rows.
-            frame.insert(0, "parameters", [_parameter_words(one) for one in named])
-            names = dict.fromkeys(name for one in named if isinstance(one, Mapping) for name in one)
-            frame = frame.drop(columns=[name for name in names if name in frame])
-            frame = frame[["class", "symbol", *frame.columns.drop(["class", "symbol"])]]
+            names = {name for one in named if isinstance(one, Mapping) for name in one} - {"class", "symbol"}
+            frame = frame.drop(columns=[name for name in frame if name in names])
+            frame.insert(2, "parameters", [_parameter_words(one) for one in named])
         hidden = [name for name in HIDDEN if name in frame and not (name == "error" and failed)]
         table = frame.drop(columns=hidden)
         return box("BacktestResults", words, f"took {format_seconds(self.outcomes.elapsed)}", table=table)
