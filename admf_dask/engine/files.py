@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from admf_dask.errors import DataError
@@ -91,7 +91,7 @@ def _times(values: Any, date_format: str | None, words: str) -> Any:
         if date_format in UNITS:
             return pd.to_datetime(pd.to_numeric(values), unit=date_format)  # type: ignore[call-overload]
         if date_format is not None or values.dtype.kind == "M":
-            return pd.to_datetime(values, format=date_format)
+            return _in_time(values, lambda: "%z" in (date_format or ""), format=date_format)
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{words} cannot be read as {date_format} ({error}); set date_format") from error
     if values.dtype.kind in "iuf" and first is not None:
@@ -99,12 +99,9 @@ def _times(values: Any, date_format: str | None, words: str) -> Any:
             f"{words} are numbers such as {first:.0f}; set date_format: {', '.join(UNITS)} for what counts from 1970, "
             "or a pattern such as '%Y%m%d'"
         )
-    try:
-        found = [_guessed(values, day_first=False)]
-        if not str(first)[:4].isdigit():
-            found.append(_guessed(values, day_first=True))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{words} cannot be read ({error}); set date_format") from error
+    found = [_guessed(values, day_first=False)]
+    if not str(first)[:4].isdigit():
+        found.append(_guessed(values, day_first=True))
     readings = [one for one in found if one is not None]
     if not readings:
         raise DataError(f"{words}, such as {str(first)!r}, cannot be read; set date_format, such as '%d.%m.%Y'")
@@ -117,17 +114,33 @@ def _times(values: Any, date_format: str | None, words: str) -> Any:
 
 
 def _guessed(values: Any, *, day_first: bool) -> Any:
-    """Times as pandas guesses their format from the first; None where it is none. In UTC where offsets differ."""
+    """Times as pandas guesses their format from the first; None where it is none."""
+
+    def offsets() -> bool:
+        return bool(values.dropna().astype(str).str.fullmatch(r".*\d:\d.*(?:Z|[+-]\d\d:?\d\d)").all())
+
+    try:
+        return _in_time(values, offsets, dayfirst=day_first)
+    except (ValueError, TypeError):
+        return None
+
+
+def _in_time(values: Any, offsets: Callable[[], bool], **options: Any) -> Any:
+    """Times as pandas reads them; in UTC where all have `offsets` and those differ. Raises ValueError for what it cannot read."""
     import pandas as pd
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # That the first row contradicts `day_first` is what the other guess is for.
+        warnings.simplefilter("ignore")  # That the first row contradicts `dayfirst` is what another guess is for.
         try:
-            return pd.to_datetime(values, dayfirst=day_first)
-        except (ValueError, TypeError):
-            if values.dropna().astype(str).str.fullmatch(r".*\d:\d.*(?:Z|[+-]\d\d:?\d\d)").all():
-                return pd.to_datetime(values, dayfirst=day_first, utc=True, errors="coerce")
-            return None
+            times = pd.to_datetime(values, **options)
+            if times.dtype.kind == "M":
+                return times
+            problem = ValueError("offsets differ, and some are missing")  # Before pandas 3 those are objects.
+        except ValueError as error:
+            problem = error
+        if not offsets():
+            raise problem
+        return pd.to_datetime(values, utc=True, **options)
 
 
 def _by_time(table: pd.DataFrame, name: str, sort: Any) -> pd.DataFrame:
