@@ -61,7 +61,7 @@ class Policy:
         kinds = (
             retry_on if isinstance(retry_on, tuple) else tuple(retry_on) if isinstance(retry_on, list) else (retry_on,)
         )
-        return cls(on_error, timeout, whole(retries), kinds, whole(seed))
+        return cls(on_error, whole(timeout), whole(retries), kinds, whole(seed))
 
     @property
     def limit(self) -> Limit:

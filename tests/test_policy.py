@@ -33,8 +33,9 @@ def test_each_wrong_value_is_answered_with_its_rule(given: dict[str, Any], words
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
-    policy = Policy.of(retries=np.int64(3), seed=np.uint32(7))  # type: ignore[arg-type]
-    assert (policy, type(policy.retries), type(policy.seed)) == (Policy.of(retries=3, seed=7), int, int)
+    policy = Policy.of(timeout=np.int64(5), retries=np.int64(3), seed=np.uint32(7))  # type: ignore[arg-type]
+    assert policy == Policy.of(timeout=5, retries=3, seed=7)
+    assert {type(value) for value in (policy.timeout, policy.retries, policy.seed)} == {int}
 
 
 def test_only_exception_classes_can_be_retried_on() -> None:
