@@ -113,6 +113,7 @@ def test_a_series_is_bought_at_the_start(results: BacktestResults) -> None:
     [
         ("buy_and_hodl", UnknownStrategy, "buy_and_hold"),
         (3, EngineError, "3"),
+        (pd.DataFrame({"close": [1.0]}), EngineError, r"is a table; write benchmark=prices\['close'\]"),
         (pd.Series([1.0, 2.0]), EngineError, "needs the kind of index that the prices have"),
         (pd.Series([1.0], pd.DatetimeIndex(["1990-01-01"])), EngineError, "be known between 2010-10-"),
         (pd.Series([0.0], pd.DatetimeIndex(["2012-01-03"])), EngineError, "a value above 0"),

@@ -64,6 +64,8 @@ def _beside(
 
     if isinstance(benchmark, pd.Series):
         yield Line(str(benchmark.name or "benchmark"), _from_the_start(benchmark, results), None, benchmark=True)
+    elif isinstance(benchmark, pd.DataFrame):
+        raise EngineError("a benchmark must be one column, but is a table; write benchmark=prices['close']")
     elif benchmark is not None:
         given = {"class": benchmark} if not isinstance(benchmark, Mapping) else benchmark
         # It trades as the first of its symbol does, at the same costs.
