@@ -170,9 +170,9 @@ def _inner_pools_limited(workers: int) -> Iterator[None]:
     from threadpoolctl import threadpool_limits
 
     with _limit_lock:
-        _maps += 1
-        if _maps == 1:
+        if not _maps:
             _limits = threadpool_limits(limits=max(1, _cpus() // workers))
+        _maps += 1
     try:
         yield
     finally:
