@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from admf_dask.engine.files import DATES
 from admf_dask.engine.times import Times
 from admf_dask.errors import DataError
 from admf_dask.text import did_you_mean, join_words
 
 SECONDS_PER_YEAR = 365.25 * 86400
 TRADING_DAYS = 252.0
+SYMBOLS = ("symbol", "ticker")
+"""Columns that tell bars of several symbols apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,23 +52,27 @@ def read_prices(table: Any, symbol: str = "") -> Prices:
     """Check a DataFrame of OHLC prices and take what the engine needs.
 
     Raises DataError naming column and row for a missing column, an index that is not ascending and unique, and a price that
-    is missing, infinite or not positive; with `symbol`, that too.
+    is missing, infinite or not positive; with `symbol`, that too. Warns where rows are numbered beside a column of dates.
     """
     if isinstance(table, Prices):
         return table
     try:
-        return _read(table, symbol)
+        prices = _read(table, symbol)
     except DataError as error:
         if not symbol:
             raise
         raise DataError(f"{symbol}: {error}") from None
+    _warn_of_dates_aside(table)
+    return prices
 
 
 def _read(table: Any, symbol: str) -> Prices:
     if not hasattr(table, "columns") or not hasattr(table, "index"):
         raise DataError(
             f"prices must be a DataFrame with the columns open, high, low and close, but are {type(table).__name__}"
+            f"{_frame_hint(table)}"
         )
+    _check_one_symbol(table)
     lowered = {str(name).lower(): name for name in table.columns}
     arrays = {name: _column(table, lowered, name) for name in ("open", "high", "low", "close")}
     if not len(arrays["close"]):
@@ -97,6 +106,49 @@ def _times(index: Any) -> Any:
             f"the index of prices must be times or numbers, but is text such as {index[0]!r}; write "
             "prices.index = pd.to_datetime(prices.index, format=...)"
         ) from None
+
+
+def _frame_hint(given: Any) -> str:
+    """What to write for what is no frame but could be made one."""
+    if isinstance(given, (str, os.PathLike)):
+        return f"; write FrameDataHandler.from_csv({os.fspath(given)!r}), of admf_dask.engine"
+    if hasattr(given, "to_frame"):
+        return (
+            "; where there is one price write pd.DataFrame({name: prices for name in ('open', 'high', 'low', 'close')})"
+        )
+    return "; of several symbols give a mapping symbol -> DataFrame" if isinstance(given, (list, tuple)) else ""
+
+
+def _check_one_symbol(table: Any) -> None:
+    """Raise DataError where rows are of several symbols: one below the other they would be traded as one history."""
+    levels = getattr(table.index, "nlevels", 1)
+    if levels > 1:
+        kinds = [table.index.get_level_values(level).dtype.kind for level in range(levels)]
+        level = next((level for level, kind in enumerate(kinds) if kind != "M"), 0)
+        raise DataError(
+            f"the index of prices must be the times of one symbol, but has {levels} levels; write "
+            f"{{symbol: rows.droplevel({level}) for symbol, rows in prices.groupby(level={level})}}"
+        )
+    for label in table.columns:
+        if str(label).lower() in SYMBOLS and getattr(table[label], "ndim", 2) == 1 and table[label].nunique() > 1:
+            raise DataError(
+                f"prices must be of one symbol, but the column {label!r} has {table[label].nunique()}; write "
+                f"dict(list(prices.groupby({label!r})))"
+            )
+
+
+def _warn_of_dates_aside(table: Any) -> None:
+    """Bars numbered by row count as daily; where a column has their times that is perhaps not what they are."""
+    dated = next((label for label in table.columns if str(label).lower() in DATES), None)
+    if dated is None or table.index.dtype.kind not in "iu":
+        return
+    times = repr(dated) if table[dated].dtype.kind == "M" else f"pd.to_datetime(prices[{dated!r}])"
+    warnings.warn(
+        f"prices are numbered by row, so they count as daily bars ({TRADING_DAYS:.0f} a year), but have a column {dated!r}; "
+        f"write prices.set_index({times}), or prices.drop(columns={dated!r}) where they are daily",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _column(table: Any, lowered: dict[str, Any], name: str) -> NDArray[np.float64]:
