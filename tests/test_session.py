@@ -263,6 +263,14 @@ def test_a_scheduler_without_workers_is_said_clearly(tmp_path: Path) -> None:
         assert total_threads(client) == sum(client.nthreads().values())
 
 
+def test_a_scheduler_that_goes_away_before_a_worker_comes_is_said_clearly(tmp_path: Path) -> None:
+    with dask.config.set({"temporary-directory": str(tmp_path), "distributed.comm.timeouts.connect": "200ms"}):
+        with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=None) as cluster:
+            client = Client(cluster.scheduler_address, set_as_default=False)
+        with client, pytest.raises(SchedulerUnreachable, match=r"at tcp://\S+ went away .* open a new session"):
+            total_threads(client)
+
+
 def test_what_finished_before_a_run_broke_is_in_hand_first() -> None:
     executor = ClusterExecutor(client=None, slots=2)
     done, later = Reply((0, 1)), Reply((1, 2))

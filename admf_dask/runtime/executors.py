@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -20,7 +21,7 @@ from distributed import Client
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
-from admf_dask.errors import ClusterLost, SessionError
+from admf_dask.errors import ClusterLost, SchedulerUnreachable, SessionError
 from admf_dask.runtime.alarm import GRACE, Ages, interval
 from admf_dask.runtime.blackbox import read_executing
 from admf_dask.runtime.company import Company
@@ -42,6 +43,8 @@ from admf_dask.runtime.replies import Death, Range, Reply
 from admf_dask.runtime.shared import SharedStore
 from admf_dask.runtime.shared.arrival import is_here, pieces, receive
 from admf_dask.runtime.shared.data import let_go
+
+logger = logging.getLogger("admf_dask")
 
 
 @dataclass(slots=True)
@@ -318,15 +321,25 @@ def _lost(why: str) -> ClusterLost:
 
 
 def total_threads(client: Client, *, patience: float = 30.0) -> int:
-    """Threads over all workers of a cluster; waits for the first to join. Raises SessionError after `patience` seconds."""
-    if threads := sum(client.nthreads().values()):
-        return int(threads)
+    """Threads over all workers of a cluster; waits for the first to join, and says so where that may take a while.
+
+    Raises SessionError after `patience` seconds, and SchedulerUnreachable where the scheduler went away.
+    """
+    address = client.scheduler.address
     try:
+        if threads := sum(client.nthreads().values()):
+            return int(threads)
+        if patience >= 1:
+            logger.warning("no worker has joined the scheduler at %s yet; waiting %g seconds for one", address, patience)
         client.wait_for_workers(1, timeout=patience)
+        return max(1, int(sum(client.nthreads().values())))
     except TimeoutError as error:
-        address = client.scheduler.address
         raise SessionError(
             f"a run needs a worker, but none has joined the scheduler at {address} in {patience:g} seconds; start one with "
             f"`dask worker {address}`, or let the cluster keep one (`cluster.adapt(minimum=1)`)"
         ) from error
-    return max(1, int(sum(client.nthreads().values())))
+    except OSError as error:
+        raise SchedulerUnreachable(
+            f"the scheduler at {address} went away before a worker could be asked ({type(error).__name__}); start it again, and "
+            "open a new session"
+        ) from error
