@@ -10,7 +10,7 @@ from admf_dask.backtests.configs import expand
 from admf_dask.backtests.results import BacktestResults
 from admf_dask.backtests.work import Backtests, Task
 from admf_dask.engine import FrameDataHandler
-from admf_dask.errors import EngineError
+from admf_dask.errors import DataError, EngineError
 from admf_dask.events import Observer
 from admf_dask.journal import Journal
 from admf_dask.policy import Policy
@@ -70,6 +70,7 @@ def run_parallel_backtests(
         )
     handler = data_handler if isinstance(data_handler, FrameDataHandler) else FrameDataHandler(data_handler)
     configs = expand(strategy_configs, handler.symbols)
+    _check_symbols(configs, handler)
     evaluator = Backtests(
         Task(engine, dict(rename or {})), configs, (handler,), Policy.of(on_error=on_error, timeout=timeout)
     )
@@ -79,3 +80,15 @@ def run_parallel_backtests(
     results = BacktestResults(outcomes, handler, dict(rename or {}))
     results.warn_if_all_equal()
     return results
+
+
+def _check_symbols(configs: list[dict[str, Any]], handler: FrameDataHandler) -> None:
+    """Raise DataError where configs name several symbols, and there are bars that do not say of which one they are."""
+    if handler.symbols != ("",):
+        return
+    named = list(dict.fromkeys(str(config["symbol"]) for config in configs if config.get("symbol") is not None))
+    if len(named) > 1:
+        raise DataError(
+            f"the configs name {len(named)} symbols ({join_words(named[:3])}{'...' if named[3:] else ''}), but the prices are "
+            f"one frame, which all would trade; write {{{named[0]!r}: ..., {named[1]!r}: ...}} with a frame for each"
+        )

@@ -18,11 +18,14 @@ def expand(given: Any, symbols: Sequence[str]) -> list[dict[str, Any]]:
         given = read_yaml(given)
         if isinstance(given, Mapping) and isinstance(given.get("configs"), list):
             given = given["configs"]
-    many = [given] if isinstance(given, Mapping) else list(given) if isinstance(given, Sequence) else None
+    many = [given] if isinstance(given, Mapping) else list(given) if isinstance(given, Sequence | Iterator) else None
     if many is None or isinstance(given, (bytes, str)):
+        found, cure = f"{given!r:.80}", ""
+        if hasattr(given, "iterrows"):
+            found, cure = "a DataFrame", "; write [dict(row.dropna()) for _, row in configs.iterrows()]"
         raise EngineError(
             f"strategy_configs must be a list of mappings such as {{'class': 'sma_crossover', 'parameters': {{...}}}}, or a YAML "
-            f"file with such a list, but is {given!r:.80}"
+            f"file with such a list, but is {found}{cure}"
         )
     if not many:
         raise EngineError("strategy_configs is empty. Nothing to run.")
@@ -36,7 +39,8 @@ def _expand_one(config: Any, symbols: Sequence[str]) -> Iterator[dict[str, Any]]
     if not isinstance(config, Mapping):
         raise EngineError(f"a strategy config must be a mapping with `class` and `parameters`, but is {config!r:.80}")
     plain = {key: value for key, value in config.items() if key != "symbols"}
-    over = symbols if config.get("symbols") == "all" else config.get("symbols") or [config.get("symbol")]
+    named = config.get("symbols")
+    over = symbols if named == "all" else [named] if isinstance(named, str) else named or [config.get("symbol")]
     space = config.get("parameters")
     combinations = space.get_combinations() if isinstance(space, Combinable) else [space]
     for symbol in over:

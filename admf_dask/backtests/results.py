@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from admf_dask.outcomes import Curve, EqualResultsWarning, Outcome, error_words
 from admf_dask.progress.afterwards import told_of
 from admf_dask.rich import box
 from admf_dask.runtime import Outcomes
-from admf_dask.text import format_count, format_seconds, join_words
+from admf_dask.text import format_count, format_seconds, join_words, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,10 +54,30 @@ class BacktestResults(Sequence[BacktestResult]):
         """One result, made when it is asked for."""
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
-        outcome = self.outcomes[index]
+        outcome = self.outcomes[self._place(index)]
         if outcome.error is not None:
             raise outcome.error
         return self._whole(outcome)
+
+    def _place(self, index: Any) -> int:
+        """A position from 0 on. Raises TypeError for what is none, and IndexError where no config has it."""
+        if isinstance(index, (bool, np.bool_)) or not hasattr(index, "__index__"):
+            raise TypeError(
+                f"a config is named by its position, such as 0, but got {index!r:.60}; `results.frame` has them as its index, so "
+                "that results.frame.index[condition] are those where something holds"
+            )
+        place = operator.index(index)
+        if not -len(self) <= place < len(self):
+            raise IndexError(
+                f"there are {plural(len(self), 'config')}, 0 to {len(self) - 1}, but {place} was asked for"
+            )
+        return place % len(self)
+
+    def _places(self, given: Any) -> list[int]:
+        """Positions of one or many."""
+        if isinstance(given, slice):
+            return list(range(*given.indices(len(self))))
+        return [self._place(one) for one in (given if np.ndim(given) or isinstance(given, range) else [given])]
 
     def _whole(self, outcome: Outcome) -> BacktestResult:
         import pandas as pd
@@ -115,16 +136,16 @@ class BacktestResults(Sequence[BacktestResult]):
         """The equity curves, a column for each config that did not fail, named by its position."""
         return self.equity_of(range(len(self)))
 
-    def equity_of(self, configs: Sequence[int]) -> pd.DataFrame:
+    def equity_of(self, configs: int | slice | Sequence[int]) -> pd.DataFrame:
         """The equity curves of some configs, such as the best ten: `results.frame.nlargest(10, "sharpe_ratio").index`."""
         import pandas as pd
 
-        columns = {place: self[place].equity for place in configs if self.outcomes[place].ok}
+        columns = {place: self[place].equity for place in self._places(configs) if self.outcomes[place].ok}
         return pd.DataFrame(columns).rename_axis(columns="config")
 
     def plot(
         self,
-        configs: Sequence[int] | None = None,
+        configs: int | slice | Sequence[int] | None = None,
         *,
         benchmark: str | Mapping[str, Any] | pd.Series | None = "buy_and_hold",
         log: bool = True,
@@ -148,7 +169,7 @@ class BacktestResults(Sequence[BacktestResult]):
         """
         from admf_dask.backtests.plots import curves_figure, lines_of
 
-        places = self._best() if configs is None else [int(place) for place in configs]
+        places = self._best() if configs is None else self._places(configs)
         if not places:
             raise EngineError(
                 "a figure needs a config that did not fail; `results.failures` says what became of the others"

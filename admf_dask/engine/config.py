@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any
 
 from admf_dask.errors import EngineError
-from admf_dask.text import did_you_mean, join_words
+from admf_dask.text import closest, did_you_mean, join_words
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class BacktestConfig:
             value = getattr(self, key)
             if value is None and key == "periods_per_year":
                 continue
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
+            if not isinstance(value, Real) or isinstance(value, bool):
                 raise EngineError(f"{key} must be a number, but is {value!r}")
         for key in ("commission", "slippage"):
             if not 0 <= getattr(self, key) < 1:
@@ -85,7 +86,8 @@ class StrategyConfig:
             )
         for key in mapping:
             if key not in KEYS:
-                raise EngineError(f"{key!r} is not a key of a strategy config{did_you_mean(str(key), KEYS)}")
+                inside = "" if closest(key, KEYS) else "; what the strategy takes stands under `parameters`"
+                raise EngineError(f"{key!r} is not a key of a strategy config{did_you_mean(str(key), KEYS)}{inside}")
         if "class" not in mapping:
             raise EngineError("a strategy config needs `class`: a registered name, or package.module:ClassName")
         parameters = mapping.get("parameters") or {}

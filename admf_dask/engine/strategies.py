@@ -53,6 +53,20 @@ class Strategy:
         return tuple(name for name in names if name not in ("self", "bars", "low"))
 
     @classmethod
+    def _check_targets_signature(cls, name: str, known: Sequence[str]) -> None:
+        """Raise EngineError for a `targets` that cannot be called as it will be."""
+        if cls.targets is None:
+            return
+        taken = inspect.signature(cls.targets).parameters
+        loose = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())
+        if "self" in taken or not ("low" in taken or loose):
+            call = ", ".join(["bars", "*", "low", *known])
+            raise EngineError(
+                f"targets is called with the bars and low= (0 long only, -1 long and short), but {name} has "
+                f"targets({', '.join(taken)}); write @staticmethod and def targets({call})"
+            )
+
+    @classmethod
     def is_event_driven(cls) -> bool:
         """Whether it has an `on_bar` of its own."""
         return cls.on_bar is not Strategy.on_bar
@@ -61,6 +75,7 @@ class Strategy:
     def check_parameters(cls, name: str, given: Mapping[str, Any]) -> None:
         """Raise EngineError, with the nearest name, unless these are parameters it takes and none is missing."""
         known = cls.parameter_names()
+        cls._check_targets_signature(name, known)
         for one in given:
             if one not in known:
                 raise EngineError(f"{one!r} is no parameter of {name}{_instead(one, known)}")
@@ -109,7 +124,8 @@ def get_strategy_class(name: Any) -> type[Strategy]:
         return name
     if not isinstance(name, str):
         raise UnknownStrategy(
-            f"a strategy is a registered name, package.module:ClassName or a class, but got {name!r:.80}"
+            f"a strategy is a registered name, package.module:ClassName or a subclass of Strategy, but got {name!r:.80}"
+            f"{_strategy_hint(name)}"
         )
     if name in _registered:
         return _registered[name]
@@ -123,6 +139,15 @@ def get_strategy_class(name: Any) -> type[Strategy]:
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise UnknownStrategy(f"{name!r} is {found!r:.80}, and not a subclass of admf_dask.engine.Strategy")
     return found
+
+
+def _strategy_hint(given: Any) -> str:
+    """What was probably meant by something else than a strategy."""
+    if isinstance(given, Strategy):
+        return f"; give the class, {type(given).__name__}, and its values as `parameters`"
+    if isinstance(given, type):
+        return f"; write class {given.__name__}(Strategy), with from admf_dask.engine import Strategy"
+    return ""
 
 
 def check_targets(name: str, targets: Any, bars: int) -> Targets:

@@ -330,7 +330,9 @@ def total_threads(client: Client, *, patience: float = 30.0) -> int:
         if threads := sum(client.nthreads().values()):
             return int(threads)
         if patience >= 1:
-            logger.warning("no worker has joined the scheduler at %s yet; waiting %g seconds for one", address, patience)
+            logger.warning(
+                "no worker has joined the scheduler at %s yet; waiting %g seconds for one", address, patience
+            )
         client.wait_for_workers(1, timeout=patience)
         return max(1, int(sum(client.nthreads().values())))
     except TimeoutError as error:
