@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from admf_dask import DataError, EngineError, Session, TaskError, datasets, run_parallel_backtests
+from admf_dask import (
+    DataError,
+    EngineError,
+    ParallelDataProcessor,
+    Session,
+    TaskError,
+    datasets,
+    run_parallel_backtests,
+)
 from admf_dask.engine import FrameDataHandler, Strategy
+from admf_dask.steps import FrameReader
 
 AAPL, IBM = (datasets.load_prices(symbol).iloc[:120] for symbol in ("AAPL", "IBM"))
 
@@ -129,3 +139,74 @@ def test_results_are_asked_for_by_position_and_nothing_else(inline_session: Sess
         results.plot(results.frame["sharpe_ratio"] > 0)
     assert results.equity_of(-1).columns.tolist() == [1] == results.equity_of(slice(1, None)).columns.tolist()
     assert results.plot(1) is not None
+
+
+def gains(symbol: str, frame: Any) -> Any:
+    return frame.assign(gain=frame["close"].pct_change())
+
+
+def own_key(symbol: str, frame: Any) -> Any:
+    return {"here": frame}["gone"]
+
+
+SHOUTING = AAPL.rename(columns=str.upper)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "options", "words"),
+    [
+        (pd.DataFrame({"Symbol": ["A"], "weight": [1]}), {}, r"is a DataFrame, .* write symbols\['Symbol'\]"),
+        (pd.DataFrame({"weight": [1]}, index=["A"]), {}, r"write symbols.index"),
+        ("names.txt", {}, "there is no file 'names.txt' in "),
+        (None, {"data": {600000: AAPL}}, r"one is 600000; write {str\(key\): frame"),
+        (None, {"data": AAPL}, r"is one DataFrame; write {'NAME': data}, or dict\(list\("),
+        (None, {"data": pd.concat({"A": AAPL, "B": IBM}, axis=1)}, r"{name: data\[name\] for name in"),
+        (None, {"data": AAPL.groupby("volume")}, r"DataFrameGroupBy; write dict\(list\(data\)\)"),
+        (None, {"data": [AAPL]}, r"a list; write dict\(zip\(symbols, data\)\)"),
+        (["A"], {"out": ""}, "out must be a folder, .* but is ''"),
+        (["A"], {"out": "features/{symbol}.csv"}, "out must be a folder"),
+        (["A"], {"out": True}, "out must be a folder"),
+        (["BTC/USDT"], {"out": "features"}, r"'BTC/USDT' cannot: no /.* symbol.replace\('/', '-'\)"),
+        (["A" * 300], {"out": "features"}, "at most 200 bytes"),
+    ],
+)
+def test_symbols_and_data_of_another_make_are_refused_before_the_start(
+    inline_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, symbols: Any, options: Any, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    function = gains if "data" in options else lambda symbol: AAPL
+    with pytest.raises(DataError, match=words):
+        ParallelDataProcessor(session=inline_session).process_symbols(symbols, function, progress=False, **options)
+    assert not [*tmp_path.rglob("*.parquet")]
+
+
+def test_a_column_that_is_not_there_is_answered_with_those_that_are(inline_session: Session, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    SHOUTING.to_csv(tmp_path / "in" / "AAPL.csv")
+    processor = ParallelDataProcessor(session=inline_session)
+    cases: list[tuple[Any, Any, str]] = [
+        (gains, tmp_path / "in", r"no 'close'; .* 'HIGH', .*; write reader=FrameReader\(columns={'close': 'CLOSE'}\)"),
+        (gains, {"AAPL": SHOUTING}, r"write frame.rename\(columns={'CLOSE': 'close'}\)"),
+        (own_key, {"AAPL": SHOUTING}, r"KeyError: 'gone'\)"),
+    ]
+    for function, data, words in cases:
+        with pytest.raises(TaskError, match=words):
+            processor.process_symbols(None, function, data=data, progress=False)
+    with pytest.raises(DataError, match=r"is a file; write data='.*in' and symbols=\['AAPL'\]"):
+        processor.process_symbols(["AAPL"], gains, data=tmp_path / "in" / "AAPL.csv", progress=False)
+
+
+def test_files_with_a_decimal_comma_are_read_as_numbers(inline_session: Session, tmp_path: Path) -> None:
+    AAPL.to_csv(tmp_path / "AAPL.csv", sep=";", decimal=",")
+    reader = FrameReader(separator=";", decimal=",")
+    found = ParallelDataProcessor(session=inline_session).process_symbols(
+        None, gains, data=tmp_path, reader=reader, progress=False
+    )
+    pd.testing.assert_series_equal(found["AAPL"]["close"], AAPL["close"], check_index=False)
+    for wrong, words in (
+        ({"separator": 5}, "one character"),
+        ({"decimal": ","}, "must differ"),
+        ({"decimal": ""}, "one"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            FrameReader(**wrong)  # type: ignore[arg-type]

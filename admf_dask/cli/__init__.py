@@ -152,6 +152,7 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timezone", metavar="NAME", help="dates without a timezone are in this one, others converted")
     parser.add_argument("--separator", metavar="CHARACTER", help="between the columns of CSV, if not a comma")
+    parser.add_argument("--decimal", metavar="CHARACTER", help="before the decimals of numbers in CSV, if not a point")
     parser.add_argument(
         "--column",
         action="append",

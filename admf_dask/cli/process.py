@@ -133,7 +133,7 @@ def load_function(name: str) -> Any:
 def read_reader(parsed: argparse.Namespace) -> FrameReader | None:
     """The reader that the options describe, None without any. Raises ConfigError for one that fits no file."""
     columns = dict(_column(text) for text in parsed.column)
-    given = {name: getattr(parsed, name) for name in ("date_column", "date_format", "timezone", "separator")}
+    given = {name: getattr(parsed, name) for name in ("date_column", "date_format", "timezone", "separator", "decimal")}
     options = {name: value for name, value in given.items() if value is not None}
     if not columns and not options:
         return None

@@ -63,6 +63,12 @@ def as_pattern(folder_or_pattern: str | os.PathLike[str]) -> str:
     text = os.fspath(folder_or_pattern)
     if "{symbol}" in text:
         return os.path.abspath(text)
+    if os.path.isfile(text):
+        folder, name = os.path.split(text)
+        raise DataError(
+            f"data must be a folder or a pattern, but {text} is a file; write data={folder or '.'!r} and symbols=["
+            f"{name.split('.')[0]!r}]"
+        )
     if not os.path.isdir(text):
         raise DataError(
             f"the data folder {text} does not exist; a pattern needs {{symbol}}, as in 'prices/{{symbol}}.parquet'"

@@ -50,6 +50,8 @@ class FrameReader:
     """Dates without a timezone are in this one, others are converted to it; None leaves them as they are."""
     separator: str = ","
     """Between the columns of CSV."""
+    decimal: str = "."
+    """Before the decimals of numbers in CSV; files with a comma there have separator ";"."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without a file."""
@@ -57,8 +59,11 @@ class FrameReader:
 
         if not isinstance(self.columns, Mapping):
             raise ValueError(f"columns must be a mapping new name -> name in the file, but is {self.columns!r:.60}")
-        if len(self.separator) != 1:
-            raise ValueError(f"separator must be one character, but is {self.separator!r}")
+        for name, mark in (("separator", self.separator), ("decimal", self.decimal)):
+            if not isinstance(mark, str) or len(mark) != 1:
+                raise ValueError(f"{name} must be one character, but is {mark!r}")
+        if self.separator == self.decimal:
+            raise ValueError(f"separator and decimal must differ, but both are {self.decimal!r}; write separator=';'")
         twice = [old for old in self.columns.values() if list(self.columns.values()).count(old) > 1]
         if twice:
             raise ValueError(
@@ -87,7 +92,7 @@ class FrameReader:
         """Dates as text: 01022013 must keep its zero."""
         header = _read_csv(path, self.separator, nrows=0)
         dates = self._date_label([str(label) for label in header.columns])
-        return _read_csv(path, self.separator, dtype={dates: "string"})
+        return _read_csv(path, self.separator, decimal=self.decimal, dtype={dates: "string"})
 
     def _with_dates(self, table: pd.DataFrame) -> pd.DataFrame:
         import pandas as pd

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
+LONGEST_NAME = 200
+"""Bytes of a symbol that names a file: of the 255 that file systems take, endings take some, and more while a file is written."""
+
+
 class ParallelDataProcessor:
     """Applies a function to each of many symbols, in parallel.
 
@@ -87,7 +91,7 @@ class ParallelDataProcessor:
             A mapping symbol -> frame; a folder of Parquet or CSV files named by symbol; or a pattern such as
             `prices/{symbol}.parquet`. Files are read on the worker, the largest early, so that the end is short.
         reader
-            How to read the files: names, dates, timezone, separator. Without one they are read as they are, and dates in
+            How to read the files: names, dates, timezone, separator, decimal. Without one they are read as they are, and dates in
             CSV stay text.
         out
             A folder: the worker writes each returned frame to `out/{symbol}.parquet` itself, under another name first, so
@@ -112,6 +116,7 @@ class ParallelDataProcessor:
         policy, observers = Policy.of(on_error=on_error, timeout=timeout), observers_for(progress)
         function, source = _function(processor_func), Source.of(data, reader)
         names, folder = source.names(symbols), _folder(out, source)
+        _check_file_names(names, folder)
         _check_options(function, source, kwargs)
         task = Task(function, kwargs, source.pattern, source.mapping is not None, reader, folder)
         journal = _journal(journal, folder)
@@ -181,6 +186,11 @@ def _folder(out: Any, source: Source) -> str | None:
     """The folder, made and tried. Raises DataError before anything runs, and for one where results would be read as data."""
     if out is None:
         return None
+    if not isinstance(out, (str, os.PathLike)) or not os.fspath(out) or "{symbol}" in str(os.fspath(out)):
+        raise DataError(
+            f"out must be a folder, in which each symbol's file is {{symbol}}.parquet, but is {out!r:.80}; write out='features', "
+            "or out='.' for the current one"
+        )
     folder = str(os.path.abspath(os.fspath(out)))
     if source.reads(os.path.join(folder, "{symbol}.parquet")):
         raise DataError(
@@ -195,6 +205,16 @@ def _folder(out: Any, source: Source) -> str | None:
         words = f"the output folder {folder} cannot be written to: {error.strerror or error}"
         raise DataError(f"{words}; give another out=, or make room and allow writing there") from error
     return folder
+
+
+def _check_file_names(names: Sequence[str], folder: str | None) -> None:
+    """Raise DataError for symbols that can name no file in a folder of results, before the work for them is done."""
+    for name in names if folder is not None else ():
+        if "/" in name or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
+            raise DataError(
+                f"with out= each symbol names a file, but {name!r:.60} cannot: no /, and at most {LONGEST_NAME} bytes; give them "
+                "names such as symbol.replace('/', '-')"
+            )
 
 
 def _journal(given: Any, out: str | None) -> Journal | None:

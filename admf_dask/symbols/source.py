@@ -71,10 +71,11 @@ class Source:
         if data is None:
             return cls()
         if isinstance(data, Mapping):
+            _check_keys(data)
             return cls(mapping=data)
         if not isinstance(data, (str, os.PathLike)):
             raise DataError(
-                f"data must be a mapping symbol -> frame, a folder or a pattern with {{symbol}}, but is {data!r:.80}"
+                f"data must be a mapping symbol -> frame, a folder or a pattern with {{symbol}}, but is {_data_in_words(data)}"
             )
         return cls(pattern=as_pattern(data), reader=reader)
 
@@ -90,8 +91,17 @@ class Source:
         if isinstance(symbols, os.PathLike) or (isinstance(symbols, str) and os.path.isfile(symbols)):
             return list(dict.fromkeys(read_symbols(symbols)))
         if isinstance(symbols, str):
+            a_file = symbols.endswith((".txt", ".csv", ".json")) or os.sep in symbols
             raise DataError(
-                f"symbols must be a list of names or a file, but is the text {symbols!r}; write [{symbols!r}]"
+                f"symbols must be a list of names or a file, but there is no file {symbols!r} in {os.getcwd()}"
+                if a_file
+                else f"symbols must be a list of names or a file, but is the text {symbols!r}; write [{symbols!r}]"
+            )
+        if hasattr(symbols, "columns"):
+            label = next((label for label in symbols.columns if str(label).lower() in ("symbol", "ticker")), None)
+            cure = "symbols.index" if label is None else f"symbols[{label!r}]"
+            raise DataError(
+                f"symbols must be a list of names, but is a DataFrame, which lists its columns; write {cure}"
             )
         names = list(symbols)
         for name in names:
@@ -155,6 +165,29 @@ class Source:
                 known[kind] = memory_per_byte(path, self.reader)
             found.append(known[kind])
         return np.array(found)
+
+
+def _check_keys(data: Mapping[Any, Any]) -> None:
+    for name in data:
+        if not isinstance(name, str) or not name:
+            raise DataError(
+                f"the keys of data= must be names, but one is {name!r:.60}; write {{str(key): frame for key, frame in "
+                "data.items()}"
+            )
+
+
+def _data_in_words(data: Any) -> str:
+    """What it is, and how it becomes a mapping."""
+    kind = type(data).__name__
+    if kind == "DataFrameGroupBy":
+        return f"a {kind}; write dict(list(data))"
+    if not hasattr(data, "columns"):
+        return f"{data!r:.80}" if not isinstance(data, (list, tuple)) else f"a {kind}; write dict(zip(symbols, data))"
+    if getattr(data.columns, "nlevels", 1) > 1:
+        return f"a {kind} with several levels of columns; write {{name: data[name] for name in data.columns.levels[0]}}"
+    return (
+        f"one {kind}; write {{'NAME': data}}, or dict(list(data.groupby('symbol'))) where rows are of several symbols"
+    )
 
 
 def _real(path: str) -> str:

@@ -18,7 +18,7 @@ from admf_dask.steps.files import find_file
 from admf_dask.steps.parquet import read_frame, release_memory, write_table
 from admf_dask.steps.readers import read_table
 from admf_dask.symbols.source import Frames, Item
-from admf_dask.text import did_you_mean
+from admf_dask.text import closest, did_you_mean, join_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,11 +93,38 @@ class Task:
         given = self._given(item.symbol, path, frames)
         # Before the call, which may change what it was given.
         rows_in = len(given[0]) if given and hasattr(given[0], "__len__") else None
-        value = self.function(item.symbol, *given, **self.options)
+        columns = list(getattr(given[0], "columns", ())) if given else []
+        try:
+            value = self.function(item.symbol, *given, **self.options)
+        except KeyError as error:
+            self._explain(error, item.symbol, columns)
+            raise
         if self.out is None:
             return value
         del given
         return self._write(item, value, rows_in, "" if path is None else digest_of(path))
+
+    def _explain(self, error: KeyError, symbol: str, columns: list[Any]) -> None:
+        """Raise DataError where pandas did not find a column: which ones there are, and how it gets its name."""
+        key = error.args[0] if error.args else None
+        at = error.__traceback__
+        while at is not None and at.tb_next is not None:
+            at = at.tb_next
+        by_pandas = at is not None and str(at.tb_frame.f_globals.get("__name__")).startswith("pandas.")
+        if not columns or not by_pandas or not isinstance(key, str) or key in columns:
+            return
+        names = [str(name) for name in columns]
+        near = closest(key, names)
+        renaming = f"{{{key!r}: {near!r}}}" if self.pattern is not None else f"{{{near!r}: {key!r}}}"
+        cure = (
+            f"reader=FrameReader(columns={renaming})"
+            if self.pattern is not None
+            else f"frame.rename(columns={renaming})"
+        )
+        raise DataError(
+            f"there is no {key!r}; the frame of {symbol} has the columns {join_words(map(repr, names[:12]))}"
+            f"{'...' if names[12:] else ''}{f'; write {cure}' if near else ''}"
+        ) from error
 
     def _given(self, symbol: str, path: str | None, frames: Frames | None) -> tuple[Any, ...]:
         if self.mapped:
