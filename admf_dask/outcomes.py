@@ -28,6 +28,10 @@ class EqualResultsWarning(UserWarning):
     """All backtests of a sweep gave the same: what was varied has no effect."""
 
 
+class NothingRanksWarning(UserWarning):
+    """All scores are NaN: there is no best."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why an item has no value. Always picklable, whatever the exception was."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
 from typing import Any
 
 from admf_dask.errors import ConfigError
+from admf_dask.text import whole
 
 SMALLEST_TIMEOUT = 0.05
 """Seconds; below this the watch over the items could not tell."""
@@ -84,11 +84,6 @@ class Policy:
             'on_error must be "record", "raise", "stop_after:N" (failures) or "stop_after:P%" (of what was evaluated), '
             f"but is {self.on_error!r}"
         )
-
-
-def whole(value: Any) -> Any:
-    """A whole number of another library as an int; anything else as it is."""
-    return value if isinstance(value, bool) or not hasattr(value, "__index__") else operator.index(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 _UNITS = {
     "b": 1,
@@ -46,6 +48,35 @@ def parse_bytes(text: str | int) -> int:
         raise ValueError(
             f"a size such as '2GB', '512MiB' or a whole number of bytes is expected, but got {text!r}"
         ) from None
+
+
+def whole(value: Any) -> Any:
+    """A whole number of another library, such as NumPy's, as an int; anything else as it is."""
+    # An array of one number has __index__ too.
+    plain = isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0) > 0
+    return value if plain else operator.index(value)
+
+
+def short(value: Any, limit: int = 60) -> str:
+    """A value for a line of a message: its repr, cut; of frames and arrays what they are, not what they hold."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"<{type(value).__name__} {' x '.join(map(str, shape))}>"
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def failed_words(failed: int, total: int, noun: str, first: str) -> str:
+    """`3 of 5 items failed (first: ...)`, or all of them; of one item there is no first."""
+    if total == 1:
+        return f"the only {noun} failed ({first})"
+    many = f"all {format_count(total)}" if failed == total else f"{format_count(failed)} of {format_count(total)}"
+    return f"{many} {noun}s failed (first: {first})"
+
+
+def others_are(count: int) -> str:
+    """`the other 3 are`, or `the other one is`."""
+    return "the other one is" if count == 1 else f"the other {format_count(count)} are"
 
 
 def format_seconds(seconds: float) -> str:

@@ -139,7 +139,8 @@ def test_a_function_that_raises_is_told_apart_from_a_rejection() -> None:
     allowed, broken = space.mask(0, 4)
     assert allowed is not None
     assert allowed[1:].tolist() == [True, False, False]
-    assert [(index, type(error)) for index, error in broken] == [(0, ZeroDivisionError)]
+    assert [(index, type(error.__cause__)) for index, error in broken] == [(0, ZeroDivisionError)]
+    assert "'<lambda>' raised ZeroDivisionError" in str(broken[0][1])
     assert space.describe_rejection(2) == "the constraint '<lambda>'"
     guarded = ParameterSpace({"a": range(4)}, constraints=["a > 0", lambda p: 2 / p["a"] > 1])
     assert guarded.mask(0, 4)[1] == [], "what one constraint has rejected the next is not asked about"

@@ -18,7 +18,7 @@ from admf_dask.journal import Journal
 from admf_dask.optimize import OptimizationResult, ParallelOptimizer
 from admf_dask.runtime import FailedItemsWarning, Session
 from admf_dask.study import Study, builtin_study, load_study
-from admf_dask.text import format_bytes, format_count, plural
+from admf_dask.text import format_bytes, format_count, plural, short
 
 _COLUMNS = (
     ("sharpe_ratio", "Sharpe ratio", "{:.3f}"),
@@ -96,7 +96,7 @@ def _report(say: Any, result: OptimizationResult, out: Path) -> int:
         return INTERRUPTED
     if result.failed:
         first = result.first_failure
-        params = ", ".join(f"{name}={value!r}" for name, value in result.space[first.index].items())
+        params = ", ".join(f"{name}={short(value)}" for name, value in result.space[first.index].items())
         print(f"{format_count(result.failed)} failed (first: {params}: {first.failure.summary})", file=sys.stderr)
         return SOME_FAILED
     return OK

@@ -10,10 +10,9 @@ import numpy as np
 
 from admf_dask.errors import ConfigError, ResourceError, SpaceError, TaskError
 from admf_dask.outcomes import Block, FailedItem
-from admf_dask.policy import whole
 from admf_dask.ranking import Floats, Table
 from admf_dask.runtime import Keep
-from admf_dask.text import format_bytes, format_count
+from admf_dask.text import format_bytes, format_count, whole
 
 FAILURES_KEPT = 10_000
 """Failures recorded with their tracebacks by a run that keeps the best n; all are counted."""

@@ -19,7 +19,7 @@ from admf_dask.objectives import BatchObjective
 from admf_dask.optimize.collect import Collector, check_room, read_keep
 from admf_dask.optimize.result import OptimizationResult
 from admf_dask.optimize.space import as_space
-from admf_dask.outcomes import EqualResultsWarning
+from admf_dask.outcomes import EqualResultsWarning, NothingRanksWarning
 from admf_dask.policy import Policy
 from admf_dask.progress import observers_for
 from admf_dask.resources import Machine
@@ -35,7 +35,8 @@ from admf_dask.runtime import (
     settings_of,
     takes,
 )
-from admf_dask.text import format_count, join_words
+from admf_dask.space.constraints import as_many
+from admf_dask.text import failed_words, format_count, join_words, others_are, short
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
@@ -182,8 +183,7 @@ class ParallelOptimizer:
         check_seed(objective, policy)
         space = as_space(parameter_space)
         if constraints is not None:
-            many = (constraints,) if isinstance(constraints, str) or callable(constraints) else tuple(constraints)
-            space = space.with_constraints(*many) if many else space
+            space = space.with_constraints(*as_many(constraints))
         extra = () if data is None else (data,)
         check_signature(objective, space.names, len(extra), policy)
         if isinstance(objective, BatchObjective):
@@ -255,6 +255,7 @@ def _optimize(run: Run, evaluator: ScoreEvaluator) -> OptimizationResult:
     result = _result(evaluator, collector, began, "finished", run.recalled)
     _warn_of_failures(result)
     _warn_if_all_equal(result, evaluator)
+    _warn_if_none_ranks(result)
     return result
 
 
@@ -288,7 +289,7 @@ def _check_something_left(evaluator: ScoreEvaluator, collector: Collector) -> No
         if collector.rejected_example is None:
             raise SpaceError("the parameter space holds no combination. Nothing to run.")
         at = collector.rejected_example
-        example = ", ".join(f"{name}={value!r}" for name, value in evaluator.items[at].items())
+        example = _params(evaluator.items[at])
         culprit = evaluator.items.describe_rejection(at)
         raise SpaceError(
             f"The constraints rejected all {format_count(total)} combinations (example: {example}, by {culprit}). Nothing to run."
@@ -297,7 +298,7 @@ def _check_something_left(evaluator: ScoreEvaluator, collector: Collector) -> No
         first = min(collector.failures, key=lambda failed: failed.index)
         item = evaluator.items[first.index]
         raise TaskError(
-            f"all {format_count(collector.failed)} evaluations failed (first: {_params(item)}: {first.failure.summary})",
+            failed_words(collector.failed, collector.failed, "evaluation", f"{_params(item)}: {first.failure.summary}"),
             item=item,
         ) from first.failure.exception(item)
 
@@ -306,10 +307,11 @@ def _warn_of_failures(result: OptimizationResult) -> None:
     if not result.failed:
         return
     first = result.first_failure
+    words = f"{_params(result.space[first.index])}: {first.failure.summary}"
+    others = others_are(result.total_evaluations - result.failed).capitalize()
     warnings.warn(
-        f"{format_count(result.failed)} of {format_count(result.total_evaluations)} evaluations failed (first: "
-        f"{_params(result.space[first.index])}: {first.failure.summary}). The other "
-        f"{format_count(result.total_evaluations - result.failed)} are in `result`; the failed in `result.failures`",
+        f"{failed_words(result.failed, result.total_evaluations, 'evaluation', words)}. {others} in `result`; what failed in "
+        "`result.failures`",
         FailedItemsWarning,
         stacklevel=4,
     )
@@ -330,8 +332,19 @@ def _warn_if_all_equal(result: OptimizationResult, evaluator: ScoreEvaluator) ->
         )
 
 
+def _warn_if_none_ranks(result: OptimizationResult) -> None:
+    """A best among scores that are all NaN would be the first row, whatever it is."""
+    if len(result.indices) and result.best_params is None:
+        warnings.warn(
+            f"no combination has a score that ranks: {result.score} is NaN in all {format_count(len(result.indices))} that are "
+            "kept, so best_params is None; `result.frame` has what else they gave",
+            NothingRanksWarning,
+            stacklevel=4,
+        )
+
+
 def _params(params: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in params.items())
+    return ", ".join(f"{name}={short(value)}" for name, value in params.items())
 
 
 def _name(objective: Any) -> str:

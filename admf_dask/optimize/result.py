@@ -38,7 +38,8 @@ class OptimizationResult(Mapping[str, Any]):
 
     A mapping with the keys `best_params`, `best_score`, `all_results` (pairs of parameters and score, best first),
     `total_evaluations` (what was evaluated, failures included) and `total_combinations` (the space before constraints); the
-    same as attributes. Rank: by score, ties in grid order, NaN last; failures are not ranked but listed in `.failures`.
+    same as attributes. Rank: by score, ties in grid order, NaN last; failures are not ranked but listed in `.failures`. Where all
+    scores are NaN there is no best: `best_params` is None and `best_score` NaN, and the run warned.
     Immutable: it may be read from any thread.
     """
 
@@ -99,8 +100,8 @@ class OptimizationResult(Mapping[str, Any]):
 
     @property
     def best_params(self) -> dict[str, Any] | None:
-        """The parameters of the best combination; None when nothing has a score."""
-        return self.space[int(self.indices[self.order[0]])] if len(self.indices) else None
+        """The parameters of the best combination; None when nothing has a score, or all scores are NaN."""
+        return self.space[int(self.indices[self.order[0]])] if self._ranks else None
 
     @property
     def best_score(self) -> float | None:
@@ -109,10 +110,13 @@ class OptimizationResult(Mapping[str, Any]):
 
     @property
     def best(self) -> dict[str, float] | None:
-        """All numbers of the best combination."""
-        return (
-            {name: float(column[self.order[0]]) for name, column in self.columns.items()} if len(self.indices) else None
-        )
+        """All numbers of the best combination; None when there is none."""
+        return {name: float(column[self.order[0]]) for name, column in self.columns.items()} if self._ranks else None
+
+    @property
+    def _ranks(self) -> bool:
+        """Whether any score is a number: NaN ranks last, and what is first among NaN is no best."""
+        return bool(len(self.indices)) and not np.isnan(self.scores[self.order[0]])
 
     @property
     def total_combinations(self) -> int:

@@ -124,7 +124,8 @@ class RunView:
         values = np.where(np.isnan(scores), -np.inf, sign * scores)
         before = sign * self.improvements[-1][1] if self.improvements else -np.inf
         running = np.maximum.accumulate(np.maximum(values, before))
-        rises = np.flatnonzero(np.diff(running, prepend=before) > 0)
+        # Not by differences, which infinities have none of.
+        rises = np.flatnonzero(running > np.concatenate(([before], running[:-1])))
         # Scores that come in their own order rise at every row; the last rise is the best, so it stays.
         rises = rises[::-1][:: 1 + len(rises) // MOST_RISES][::-1]
         self.improvements += [(self.seen + place + 1, float(sign * running[place])) for place in rises.tolist()]

@@ -18,7 +18,7 @@ from admf_dask.rich import box
 from admf_dask.runtime.driver import Run
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.replay import Audit, Replay, audit, replay
-from admf_dask.text import format_count, format_seconds
+from admf_dask.text import failed_words, format_count, format_seconds, others_are, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,13 @@ def map_evaluator(function: Callable[..., Any], items: Any, data: Any, policy: P
             f"expected a function, but got {function!r:.60} ({type(function).__name__}). "
             "Write `session.map(function, items)`, without calling the function"
         )
+    if hasattr(items, "iloc"):
+        if hasattr(items, "columns"):
+            raise TypeError(
+                "items must be a sequence, but got a DataFrame, which lists its columns; for its rows write "
+                "frame.to_dict('records')"
+            )
+        items = list(items)  # items[i] is the i-th of them, whatever the index of a Series says
     if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")) or isinstance(items, (str, bytes, dict)):
         if isinstance(items, (str, bytes, dict)) or not hasattr(items, "__iter__"):
             raise TypeError(
@@ -218,12 +225,11 @@ def warn_of_failures(total: int, failed: Sequence[Outcome], where: str) -> None:
     if not failed:
         return
     first = failed[0]
-    words = f"first: {first.item!r:.200}: {error_words(first.error)}"
+    words = failed_words(len(failed), total, "item", f"{short(first.item, 200)}: {error_words(first.error)}")
     if len(failed) == total:
-        raise TaskError(f"all {format_count(total)} items failed ({words})", item=first.item) from first.error
+        raise TaskError(words, item=first.item) from first.error
     warnings.warn(
-        f"{format_count(len(failed))} of {format_count(total)} items failed ({words}). The other "
-        f"{format_count(total - len(failed))} are in `{where}`; these in `{where}.failures`",
+        f"{words}. {others_are(total - len(failed)).capitalize()} in `{where}`; what failed in `{where}.failures`",
         FailedItemsWarning,
         stacklevel=4,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.errors import SpaceError
-from admf_dask.text import format_count
+from admf_dask.text import format_count, short
 
 LARGEST_TABLE = 10_000_000
 
@@ -230,7 +230,7 @@ def _check_duplicates(name: str, values: Sequence[Any]) -> None:
             raise SpaceError(f"axis {name!r} must not hold NaN")
         key = known_by(value)
         if key in seen:
-            raise SpaceError(f"the values of axis {name!r} must differ, but {value!r} stands there twice")
+            raise SpaceError(f"the values of axis {name!r} must differ, but {short(value)} stands there twice")
         seen.add(key)
 
 

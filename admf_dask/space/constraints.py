@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.errors import SpaceError
+from admf_dask.functions import misfit
 from admf_dask.text import did_you_mean
 
 Columns = Mapping[str, NDArray[Any]]
@@ -82,10 +83,8 @@ Constraint = Expression | Callable[[dict[str, Any]], Any]
 
 def make_constraints(constraints: Any, names: Sequence[str]) -> tuple[Constraint, ...]:
     """Check constraints against the parameter names. Raises SpaceError with the rule and the nearest name."""
-    if isinstance(constraints, str) or callable(constraints):
-        constraints = (constraints,)
     made: list[Constraint] = []
-    for constraint in constraints:
+    for constraint in as_many(constraints):
         if isinstance(constraint, str):
             constraint = parse(constraint)
         if isinstance(constraint, Expression):
@@ -98,8 +97,21 @@ def make_constraints(constraints: Any, names: Sequence[str]) -> tuple[Constraint
             raise SpaceError(
                 f'a constraint must be a function of the parameters or an expression such as "fast < slow", but is {constraint!r}'
             )
+        elif why := misfit(constraint, {}):
+            raise SpaceError(
+                f"a constraint is called with the parameters as one dict, but {describe(constraint)} does not take it: {why}; "
+                "write lambda params: params['fast'] < params['slow'], or \"fast < slow\""
+            )
         made.append(constraint)
     return tuple(made)
+
+
+def as_many(constraints: Any) -> tuple[Any, ...]:
+    """Constraints as they were given: one, several, or none."""
+    if constraints is None:
+        return ()
+    one = isinstance(constraints, (str, Mapping)) or callable(constraints) or not isinstance(constraints, Iterable)
+    return (constraints,) if one else tuple(constraints)
 
 
 def describe(constraint: Constraint) -> str:

@@ -96,7 +96,7 @@ class Combinable(Sequence[dict[str, Any]]):
                 try:
                     allowed[offset] = bool(constraint(rows[offset]))
                 except Exception as error:  # noqa: BLE001 - a user's function; it becomes that combination's failure
-                    broken.setdefault(start + offset, error)
+                    broken.setdefault(start + offset, _raised(constraint, error))
         return allowed, sorted(broken.items())
 
     def describe_rejection(self, index: int) -> str:
@@ -155,6 +155,13 @@ class Combinable(Sequence[dict[str, Any]]):
         if not 0 <= position < self.size:
             raise IndexError(f"the space has {format_count(self.size)} combinations, but index {index} was asked for")
         return self.rows(position, position + 1)[0]
+
+
+def _raised(constraint: Constraint, error: Exception) -> SpaceError:
+    """What a constraint raised, with the constraint named; the error itself is the cause."""
+    named = SpaceError(f"the constraint {describe(constraint)} raised {type(error).__name__}: {error}")
+    named.__cause__ = error
+    return named
 
 
 def _holds(constraint: Expression, columns: dict[str, NDArray[Any]], size: int) -> NDArray[np.bool_]:
