@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from admf_dask.errors import ConfigError
-from admf_dask.text import closest, did_you_mean, join_words
+from admf_dask.text import closest, did_you_mean, join_words, whole
 
 MODES = ("process", "thread", "hybrid")
 _NESTED = {"max_memory_percent": "resources", "max_cpu_percent": "resources"}
@@ -58,7 +58,9 @@ class ParallelConfig:
     max_cpu_percent: float = 90
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Check every value; whole numbers of NumPy become Python's."""
+        for name in ("max_workers", "threads_per_process"):
+            object.__setattr__(self, name, whole(getattr(self, name)))
         for field in fields(self):
             _check(field.name, getattr(self, field.name), "")
         if isinstance(self.security, Mapping):

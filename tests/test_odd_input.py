@@ -11,15 +11,26 @@ import pandas as pd
 import pytest
 
 from admf_dask import (
+    ConfigError,
     DataError,
     EngineError,
+    JournalError,
     ParallelDataProcessor,
+    ParallelOptimizer,
+    ParallelProgress,
+    ParameterSpace,
     Session,
+    SpaceError,
     TaskError,
+    TaskQueue,
+    ThreadPool,
     datasets,
+    run_isolated_process,
     run_parallel_backtests,
 )
 from admf_dask.engine import FrameDataHandler, Strategy
+from admf_dask.outcomes import NothingRanksWarning
+from admf_dask.runtime import FailedItemsWarning
 from admf_dask.steps import FrameReader
 
 AAPL, IBM = (datasets.load_prices(symbol).iloc[:120] for symbol in ("AAPL", "IBM"))
@@ -210,3 +221,113 @@ def test_files_with_a_decimal_comma_are_read_as_numbers(inline_session: Session,
     ):
         with pytest.raises(ValueError, match=words):
             FrameReader(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_items_of_a_series_are_its_values_in_order(any_session: Session) -> None:
+    swapped = pd.Series([10, 20, 30], index=[2, 1, 0])
+    assert any_session.map(abs, swapped, progress=False).values() == [10, 20, 30]
+    with pytest.raises(TypeError, match=r"got a DataFrame, .* frame.to_dict\('records'\)"):
+        any_session.map(abs, swapped.to_frame(), progress=False)
+
+
+def test_a_shared_dict_refuses_what_no_dict_could_hold(any_session: Session) -> None:
+    shared = any_session.shared_dict("odd keys")
+    with pytest.raises(TypeError, match="unhashable"):
+        shared[[1]] = 2
+    with pytest.raises(TypeError, match="unhashable"):
+        shared.compute({}, lambda value: 1)
+    assert dict(shared) == {}
+
+
+def refusing(params: dict[str, Any]) -> bool:
+    return params["slow"] > 1
+
+
+def test_a_constraint_that_raises_is_named(inline_session: Session) -> None:
+    optimizer = ParallelOptimizer(session=inline_session)
+    words = r"the only evaluation failed \(fast=1: .*SpaceError: the constraint 'refusing' raised KeyError: 'slow'\)"
+    with pytest.raises(TaskError, match=words) as caught:
+        optimizer.optimize({"fast": [1]}, lambda params: 1.0, refusing, progress=False)
+    assert "KeyError: 'slow'" in "".join(getattr(caught.value.__cause__, "__notes__", ()))
+    with pytest.raises(SpaceError, match="the constraint 'refusing' raised") as raised:
+        ParameterSpace({"fast": [1]}, constraints=refusing).get_combinations()
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "words"),
+    [
+        (5, 'such as "fast < slow", but is 5'),
+        (True, "but is True"),
+        ({"fast": 1}, "but is {'fast': 1}"),
+        (
+            lambda fast, slow: fast < slow,
+            r"as one dict, but '<lambda>' does not take it: missing .* write lambda params",
+        ),
+    ],
+)
+def test_what_is_no_constraint_is_answered_with_one(inline_session: Session, constraints: Any, words: str) -> None:
+    with pytest.raises(SpaceError, match=words):
+        ParameterSpace({"fast": [1]}, constraints=constraints)
+    with pytest.raises(SpaceError, match=words):
+        ParallelOptimizer(session=inline_session).optimize({"fast": [1]}, lambda params: 1.0, constraints)
+    assert len(ParameterSpace({"fast": [1]}, constraints=None).get_combinations()) == 1
+
+
+def test_messages_name_frames_and_do_not_print_them(inline_session: Session) -> None:
+    with pytest.raises(SpaceError, match=r"must differ, but <DataFrame 120 x 5> stands there twice"):
+        ParameterSpace({"prices": [AAPL, AAPL]})
+    with pytest.raises(TaskError, match=r"all 2 evaluations failed \(first: prices=<DataFrame 120 x 5>: KeyError"):
+        ParallelOptimizer(session=inline_session).optimize(
+            {"prices": [AAPL, IBM]}, lambda params: params["gone"], progress=False
+        )
+    with pytest.raises(TaskError, match=r"the only item failed \(<DataFrame 120 x 5>: "):
+        inline_session.map(len_of_nothing, [AAPL], progress=False)
+    with pytest.warns(FailedItemsWarning, match=r"1 of 2 items failed .*\. The other one is in `result`"):
+        inline_session.map(len, [None, AAPL], progress=False)
+
+
+def len_of_nothing(item: Any) -> int:
+    return len(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keep", ["all", 2])
+def test_scores_that_are_all_nan_have_no_best(inline_session: Session, keep: Any) -> None:
+    optimizer = ParallelOptimizer(session=inline_session)
+    with pytest.warns(NothingRanksWarning, match="score is NaN in all 2 .* so best_params is None"):
+        result = optimizer.optimize({"fast": [1, 2]}, lambda params: np.nan, keep=keep, progress=False)
+    assert result.best_params is None is result.best
+    assert np.isnan(result.best_score)
+    assert len(result.frame) == 2
+    assert optimizer.optimize({"fast": [0, 2]}, half, keep=keep, progress=False).best_params == {"fast": 2}
+
+
+def half(params: dict[str, Any]) -> float:
+    return 1.0 if params["fast"] else np.nan
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    assert type(ParallelOptimizer(workers=np.int64(2)).workers) is int
+    assert ThreadPool(np.int32(2)).workers == 2
+    assert TaskQueue(np.int64(0)).process_tasks(np.int64(1)) == 0
+    progress = ParallelProgress((AAPL["close"] > 0).sum())
+    progress.update(np.int64(3))
+    assert progress.statistics().completed == 3
+    with pytest.raises(ConfigError, match="must be a whole number"):
+        ParallelOptimizer(workers=np.float64(2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="timeout counts seconds and must be above 0, but is '5'"):
+        run_isolated_process.options(timeout="5")  # type: ignore[arg-type]
+
+
+def test_a_journal_that_cannot_be_is_one_sentence(inline_session: Session, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match=r"folder \S+file cannot be used: File exists; give another folder$"):
+        inline_session.map(abs, [1], journal=tmp_path / "file", progress=False)
+
+
+def test_infinite_and_missing_scores_are_drawn_without_a_complaint(inline_session: Session, tmp_path: Path) -> None:
+    scores = [np.nan, -np.inf, np.inf, np.inf]
+    optimizer = ParallelOptimizer(session=inline_session)
+    result = optimizer.optimize({"at": range(4)}, lambda params: scores[params["at"]], progress=False)
+    assert result.best_params == {"at": 2}
+    assert result.report(tmp_path / "run.html").stat().st_size > 0

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"admf-dask: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("admf-dask: interrupted before anything was done", file=sys.stderr)
+        print("admf-dask: interrupted before anything new was done", file=sys.stderr)
         return INTERRUPTED
     return code
 

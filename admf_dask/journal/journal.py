@@ -69,7 +69,9 @@ class Journal:
             self.directory.mkdir(parents=True, exist_ok=True)
             lock = Lock(self.directory)
         except OSError as error:
-            raise JournalError(f"the journal's folder {self.directory} cannot be used: {error}") from error
+            raise JournalError(
+                f"the journal's folder {self.directory} cannot be used: {error.strerror or error}; give another folder"
+            ) from error
         try:
             connection = store.connect(self.directory, write=True)
             try:

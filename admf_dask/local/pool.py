@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from admf_dask.resources import Machine
+from admf_dask.text import whole
 
 
 class ThreadPool:
@@ -32,6 +33,7 @@ class ThreadPool:
 
     def __init__(self, workers: int | None = None) -> None:
         """Nothing is started before `start`, `with` or the first `map`."""
+        workers = whole(workers)
         if workers is not None and (type(workers) is not int or workers < 1):
             raise ValueError(
                 f"workers must be a whole number of at least 1, or None for the CPUs there are, but is {workers!r}"

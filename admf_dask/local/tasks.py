@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from admf_dask.local.elsewhere import Elsewhere
+from admf_dask.text import whole
 
 PATIENCE_SECONDS = 30.0
 """How long a result is waited for, without a timeout, while nothing at all happens in the queue."""
@@ -47,6 +48,7 @@ class TaskQueue:
 
     def __init__(self, max_size: int = 0, *, session: Any = None) -> None:
         """Raises ValueError for a size below 0 and TypeError for a session that is none."""
+        max_size = whole(max_size)
         if type(max_size) is not int or max_size < 0:
             raise ValueError(f"max_size must be a whole number of at least 0 (0: no bound), but is {max_size!r}")
         self.max_size = max_size
@@ -105,6 +107,7 @@ class TaskQueue:
         that a running task adds. Several threads may process at the same time: each counts its own. With a session, tasks
         run on the cluster, `worker_count` of them at a time. After Ctrl-C no other task begins; what waits can be run later.
         """
+        worker_count = whole(worker_count)
         if type(worker_count) is not int or worker_count < 1:
             raise ValueError(f"worker_count must be a whole number of at least 1, but is {worker_count!r}")
         counts: list[int] = []

@@ -16,7 +16,7 @@ from typing import Any, Self, TextIO
 
 from admf_dask.progress.relay import DISPLAY, STATISTICS, Link, Relay, link_to
 from admf_dask.progress.watchers import present
-from admf_dask.text import format_count, format_rate, format_seconds
+from admf_dask.text import format_count, format_rate, format_seconds, whole
 
 INTERVAL_SECONDS = 0.5
 
@@ -67,6 +67,7 @@ class ParallelProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`stream` None is `sys.stderr` at the time of writing."""
+        total = whole(total)
         if total is not None and (type(total) is not int or total < 0):
             raise ValueError(
                 f"total must be a whole number of at least 0, or None where it is not known, but is {total!r}"
@@ -87,6 +88,7 @@ class ParallelProgress:
 
     def update(self, increment: int = 1) -> bool:
         """Count `increment` more; returns whether a line was shown: every half second, and when the total is reached."""
+        increment = whole(increment)
         if type(increment) is not int or increment < 0:
             raise ValueError(f"increment must be a whole number of at least 0, but is {increment!r}")
         if self._pid != os.getpid():
@@ -207,6 +209,7 @@ class RemoteProgress:
 
     def update(self, increment: int = 1) -> bool:
         """Count; whether the original showed a line."""
+        increment = whole(increment)
         if type(increment) is not int or increment < 0:
             raise ValueError(f"increment must be a whole number of at least 0, but is {increment!r}")
         answer = self._link.ask(increment)

@@ -80,6 +80,12 @@ class Store:
         return True
 
 
+def _mark(key: Any) -> Any:
+    """What tells a key from others. Raises TypeError, as a dict does, for one that no dict of a snapshot could hold."""
+    hash(key)
+    return content_key(key)
+
+
 class SharedDictPlugin(SchedulerPlugin):  # type: ignore[misc]
     """Puts the store behind a handler of the scheduler, reachable for clients and workers."""
 
@@ -133,7 +139,7 @@ class SharedDict(MutableMapping[Any, Any]):
         return sync(worker.loop, worker.scheduler.admf_dask_shared_dict, name=self.name, verb=verb, **parts)
 
     def _find(self, key: Any) -> Entry | None:
-        found = self._step("get", mark=content_key(key))
+        found = self._step("get", mark=_mark(key))
         return None if found is None else tuple(found)
 
     def __getitem__(self, key: Any) -> Any:
@@ -145,12 +151,12 @@ class SharedDict(MutableMapping[Any, Any]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Set the value."""
-        self._step("set", mark=content_key(key), key=cloudpickle.dumps(key), value=cloudpickle.dumps(value))
+        self._step("set", mark=_mark(key), key=cloudpickle.dumps(key), value=cloudpickle.dumps(value))
 
     def update(self, mapping: Any = (), /, **kwargs: Any) -> None:
         """Set many keys in one step: nobody sees some of them without the others."""
         new = dict(mapping, **kwargs)
-        many = [(content_key(key), cloudpickle.dumps(key), cloudpickle.dumps(value)) for key, value in new.items()]
+        many = [(_mark(key), cloudpickle.dumps(key), cloudpickle.dumps(value)) for key, value in new.items()]
         self._step("update", many=many)
 
     def __or__(self, other: Any) -> dict[Any, Any]:
@@ -168,7 +174,7 @@ class SharedDict(MutableMapping[Any, Any]):
 
     def __delitem__(self, key: Any) -> None:
         """Remove the key; raises KeyError."""
-        if self._step("pop", mark=content_key(key)) is None:
+        if self._step("pop", mark=_mark(key)) is None:
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
@@ -201,7 +207,7 @@ class SharedDict(MutableMapping[Any, Any]):
 
     def pop(self, key: Any, *default: Any) -> Any:
         """Remove the key and return its value, or the default; raises KeyError without one."""
-        found = self._step("pop", mark=content_key(key))
+        found = self._step("pop", mark=_mark(key))
         if found is not None:
             return pickle.loads(found[2])
         if not default:
@@ -231,7 +237,7 @@ class SharedDict(MutableMapping[Any, Any]):
         return self._change(key, lambda _, value: function(value))
 
     def _change(self, key: Any, function: Callable[[bool, Any], Any]) -> Any:
-        mark, packed = content_key(key), cloudpickle.dumps(key)
+        mark, packed = _mark(key), cloudpickle.dumps(key)
         while True:
             found = self._find(key)
             value = function(found is not None, None if found is None else pickle.loads(found[2]))
