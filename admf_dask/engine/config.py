@@ -31,10 +31,10 @@ class BacktestConfig:
             if getattr(self, key) not in known:
                 raise EngineError(f"{key} must be {join_words(known, 'or')}, but is {getattr(self, key)!r}")
         for key in ("commission", "slippage", "initial_cash", "lot_size", "periods_per_year"):
-            value = getattr(self, key)
+            value: Any = getattr(self, key)
             if value is None and key == "periods_per_year":
                 continue
-            if not isinstance(value, Real) or isinstance(value, bool):
+            if isinstance(value, bool) or not isinstance(value, Real):
                 raise EngineError(f"{key} must be a number, but is {value!r}")
         for key in ("commission", "slippage"):
             if not 0 <= getattr(self, key) < 1:

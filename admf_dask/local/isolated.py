@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from typing import Any
 
 import cloudpickle
@@ -68,7 +67,8 @@ class IsolatedCall:
         cwd
             The folder to run in.
         """
-        if timeout is not None and not (isinstance(timeout, Real) and timeout > 0):
+        given: Any = timeout
+        if given is not None and not (isinstance(given, (int, float)) and given > 0):
             raise ValueError(f"timeout counts seconds and must be above 0, but is {timeout!r}")
         limit = None if memory_limit is None else parse_bytes(memory_limit)
         return IsolatedCall(timeout, limit, env, None if cwd is None else os.fspath(cwd))

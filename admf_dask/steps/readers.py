@@ -59,7 +59,8 @@ class FrameReader:
 
         if not isinstance(self.columns, Mapping):
             raise ValueError(f"columns must be a mapping new name -> name in the file, but is {self.columns!r:.60}")
-        for name, mark in (("separator", self.separator), ("decimal", self.decimal)):
+        marks: dict[str, Any] = {"separator": self.separator, "decimal": self.decimal}
+        for name, mark in marks.items():
             if not isinstance(mark, str) or len(mark) != 1:
                 raise ValueError(f"{name} must be one character, but is {mark!r}")
         if self.separator == self.decimal:

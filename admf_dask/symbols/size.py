@@ -66,6 +66,6 @@ def _of_csv(path: str, reader: FrameReader | None) -> float:
         packed = file.read(SAMPLE)
     text = zlib.decompressobj(wbits=31).decompress(packed) if path.endswith(".gz") else packed
     lines = text[: text.rindex(b"\n") + 1]
-    marks = {} if reader is None else {"sep": reader.separator, "decimal": reader.decimal}
+    marks: dict[str, Any] = {} if reader is None else {"sep": reader.separator, "decimal": reader.decimal}
     table = pd.read_csv(io.BytesIO(lines), **marks)
     return int(table.memory_usage(deep=True).sum()) / len(lines) * len(text) / len(packed)
