@@ -317,6 +317,8 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
         ParallelOptimizer(workers=np.float64(2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="timeout counts seconds and must be above 0, but is '5'"):
         run_isolated_process.options(timeout="5")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"write run_isolated_process.options\(timeout=...\)\(func, ...\)"):
+        run_isolated_process(half, {"fast": 1}, timeout=5)
 
 
 def test_a_journal_that_cannot_be_is_one_sentence(inline_session: Session, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -269,6 +270,19 @@ def test_a_scheduler_that_goes_away_before_a_worker_comes_is_said_clearly(tmp_pa
             client = Client(cluster.scheduler_address, set_as_default=False)
         with client, pytest.raises(SchedulerUnreachable, match=r"at tcp://\S+ went away .* open a new session"):
             total_threads(client)
+
+
+def test_a_session_whose_scheduler_went_away_still_answers(tmp_path: Path) -> None:
+    with dask.config.set({"temporary-directory": str(tmp_path), "distributed.comm.timeouts.connect": "200ms"}):
+        with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=None) as cluster:
+            session = Session(ParallelConfig(scheduler=cluster.scheduler_address)).open()
+            shared = session.shared_dict("best")
+        with contextlib.closing(session):
+            with pytest.raises(SessionError, match=r"shared_dict\('best'\)"):
+                shared["a"] = 1
+            with pytest.raises(SessionError, match=r"shared_dict\('other'\) lives on the scheduler, which went away"):
+                session.shared_dict("other")
+            assert session.layout.workers == 1
 
 
 def test_what_finished_before_a_run_broke_is_in_hand_first() -> None:

@@ -20,6 +20,7 @@ import psutil
 
 from admf_dask.endings import Ending
 from admf_dask.errors import TaskError, TaskFailed, TaskTimeout
+from admf_dask.functions import misfit
 from admf_dask.local.channel import FAILURE, LOG, RESULT, Inbox, send
 from admf_dask.local.start import Child, Server, start_from_nothing
 from admf_dask.text import format_bytes, parse_bytes
@@ -35,6 +36,9 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
+
+
+OPTIONS = ("timeout", "memory_limit", "env", "cwd")
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,12 @@ class IsolatedCall:
             raise TypeError(
                 f"expected a function, but got {func!r:.60} ({type(func).__name__}); write run_isolated_process(func, *args), "
                 "without calling it"
+            )
+        options = ", ".join(f"{name}=..." for name in OPTIONS if name in kwargs)
+        if options and (why := misfit(func, *args, **kwargs)):
+            raise TypeError(
+                f"what stands beside the function is given to it, but {getattr(func, '__name__', func)!s}: {why}; for limits of "
+                f"the process write run_isolated_process.options({options})(func, ...)"
             )
         try:
             packed = cloudpickle.dumps((func, args, kwargs), protocol=5)

@@ -549,7 +549,8 @@ def _inside_a_task() -> bool:
 
 
 def _layout_of(client: Client) -> Layout:
-    workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
+    # None where the scheduler went away.
+    workers = list(client.scheduler_info(n_workers=-1).get("workers", {}).values())
     threads = max((worker["nthreads"] for worker in workers), default=1)
     limit = min((worker["memory_limit"] or 0 for worker in workers), default=0)
     mode = "process" if threads == 1 else "hybrid"

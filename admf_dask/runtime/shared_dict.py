@@ -7,6 +7,7 @@ the scheduler.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -80,6 +81,17 @@ class Store:
         return True
 
 
+@contextlib.contextmanager
+def _reached(name: str) -> Iterator[None]:
+    """Errors of the connection as what they mean; no function of the user's runs inside."""
+    try:
+        yield
+    except OSError as error:
+        raise SessionError(
+            f"shared_dict({name!r}) lives on the scheduler, which went away ({type(error).__name__}); open a new session"
+        ) from error
+
+
 def _mark(key: Any) -> Any:
     """What tells a key from others. Raises TypeError, as a dict does, for one that no dict of a snapshot could hold."""
     hash(key)
@@ -129,7 +141,10 @@ class SharedDict(MutableMapping[Any, Any]):
         if self._client is not None:
             if self._client.status != "running":
                 raise SessionError(f"the session of shared_dict({self.name!r}) is closed, and the dictionary with it")
-            return self._client.sync(self._client.scheduler.admf_dask_shared_dict, name=self.name, verb=verb, **parts)
+            with _reached(self.name):
+                return self._client.sync(
+                    self._client.scheduler.admf_dask_shared_dict, name=self.name, verb=verb, **parts
+                )
         try:
             worker = get_worker()
         except ValueError:
@@ -257,5 +272,6 @@ def shared_dict(name: str, client: Client | None, stores: dict[str, Store]) -> S
         raise TypeError(f"a shared_dict needs a name, but got {name!r}; write session.shared_dict('best')")
     if client is None:
         return SharedDict(name, store=stores.setdefault("", Store()))
-    client.register_plugin(SharedDictPlugin())
+    with _reached(name):
+        client.register_plugin(SharedDictPlugin())
     return SharedDict(name, client)
