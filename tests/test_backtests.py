@@ -106,7 +106,7 @@ def test_a_config_that_fails_is_a_failed_row(inline_session: Session, data: Fram
         wrong[2:3], data, session=inline_session, rename={"fast_window": "fast"}, progress=False
     )
     assert renamed[0].config["parameters"] == {"fast": 5, "slow": 20}
-    with pytest.raises(TaskError, match="all 1 items failed"):
+    with pytest.raises(TaskError, match="the only item failed"):
         run_parallel_backtests(wrong[3:], data, session=inline_session, progress=False)
 
 
