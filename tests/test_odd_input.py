@@ -277,6 +277,9 @@ def test_what_is_no_constraint_is_answered_with_one(inline_session: Session, con
 def test_messages_name_frames_and_do_not_print_them(inline_session: Session) -> None:
     with pytest.raises(SpaceError, match=r"must differ, but <DataFrame 120 x 5> stands there twice"):
         ParameterSpace({"prices": [AAPL, AAPL]})
+    mended = AAPL.assign(close=AAPL["close"].where(AAPL.index != AAPL.index[60], 1.0))
+    assert repr(mended) == repr(AAPL)
+    assert len(ParameterSpace({"prices": [AAPL, mended]})) == 2
     with pytest.raises(TaskError, match=r"all 2 evaluations failed \(first: prices=<DataFrame 120 x 5>: KeyError"):
         ParallelOptimizer(session=inline_session).optimize(
             {"prices": [AAPL, IBM]}, lambda params: params["gone"], progress=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from admf_dask.errors import SpaceError
+from admf_dask.identity import content_key
 from admf_dask.text import format_count, short
 
 LARGEST_TABLE = 10_000_000
@@ -165,10 +167,13 @@ def distinct(values: Iterable[Any]) -> list[Any]:
 
 
 def known_by(value: Any) -> Any:
-    """What tells a value from others: its own, that it is a truth value, and of lists and arrays their repr."""
+    """What tells a value from others: its own, that it is a truth value, of frames and arrays the content, of lists the repr."""
     try:
         hash(value)
     except TypeError:
+        if hasattr(value, "shape"):
+            with contextlib.suppress(TypeError):  # its cells may be anything
+                return content_key(value)  # a long frame leaves its middle out of its repr
         return repr(value)
     # NaN is like no other NaN.
     return "nan" if isinstance(value, float) and math.isnan(value) else (isinstance(value, bool), value)
