@@ -201,8 +201,9 @@ def test_a_column_that_is_not_there_is_answered_with_those_that_are(inline_sessi
         (own_key, {"AAPL": SHOUTING}, r"KeyError: 'gone'\)"),
     ]
     for function, data, words in cases:
-        with pytest.raises(TaskError, match=words):
+        with pytest.raises(TaskError, match=words) as caught:
             processor.process_symbols(None, function, data=data, progress=False)
+        assert isinstance(caught.value.__cause__, KeyError), "who catches it still does"
     with pytest.raises(DataError, match=r"is a file; write data='.*in' and symbols=\['AAPL'\]"):
         processor.process_symbols(["AAPL"], gains, data=tmp_path / "in" / "AAPL.csv", progress=False)
 
@@ -245,7 +246,7 @@ def refusing(params: dict[str, Any]) -> bool:
 
 def test_a_constraint_that_raises_is_named(inline_session: Session) -> None:
     optimizer = ParallelOptimizer(session=inline_session)
-    words = r"the only evaluation failed \(fast=1: .*SpaceError: the constraint 'refusing' raised KeyError: 'slow'\)"
+    words = r"the only evaluation failed \(fast=1: KeyError: the constraint 'refusing' raised KeyError: 'slow'\)"
     with pytest.raises(TaskError, match=words) as caught:
         optimizer.optimize({"fast": [1]}, lambda params: 1.0, refusing, progress=False)
     assert "KeyError: 'slow'" in "".join(getattr(caught.value.__cause__, "__notes__", ()))

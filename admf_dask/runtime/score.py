@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic_ns, perf_counter
 from typing import Any
 
@@ -66,7 +66,7 @@ class ScoreEvaluator(MapEvaluator):
             at = [index - start for index, _ in broken]
             allowed = allowed.copy()
             allowed[at] = rejected[at] = False
-            rows.failures += [FailedItem(index, 0.0, Failure.from_exception(error)) for index, error in broken]
+            rows.failures += [FailedItem(index, 0.0, _of_constraint(error)) for index, error in broken]
         return allowed, rejected
 
     @property
@@ -212,6 +212,11 @@ class BatchEvaluator(ScoreEvaluator):
 def _gathered(rows: Rows) -> Table:
     indices, seconds = rows.table()
     return Table(indices, _score_columns(rows.values), seconds)
+
+
+def _of_constraint(error: Exception) -> Failure:
+    """Of the type that the constraint raised, in words that name the constraint."""
+    return replace(Failure.from_exception(error), error_type=type(error.__cause__ or error).__name__)
 
 
 def _score_columns(values: list[Any]) -> Scores:

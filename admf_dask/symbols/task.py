@@ -28,6 +28,12 @@ _ATTRS = b"PANDAS_ATTRS"
 _SEAL = b"admf_dask"
 
 
+class MissingColumn(DataError, KeyError):
+    """The function asked the frame for a column that it does not have: a KeyError as before, in a sentence."""
+
+    __str__ = Exception.__str__
+
+
 @dataclass(frozen=True)
 class Written:
     """A frame that a worker wrote."""
@@ -105,7 +111,7 @@ class Task:
         return self._write(item, value, rows_in, "" if path is None else digest_of(path))
 
     def _explain(self, error: KeyError, symbol: str, columns: list[Any]) -> None:
-        """Raise DataError where pandas did not find a column: which ones there are, and how it gets its name."""
+        """Raise MissingColumn where pandas did not find one: which ones there are, and how it gets its name."""
         key = error.args[0] if error.args else None
         at = error.__traceback__
         while at is not None and at.tb_next is not None:
@@ -121,7 +127,7 @@ class Task:
             if self.pattern is not None
             else f"frame.rename(columns={renaming})"
         )
-        raise DataError(
+        raise MissingColumn(
             f"there is no {key!r}; the frame of {symbol} has the columns {join_words(map(repr, names[:12]))}"
             f"{'...' if names[12:] else ''}{f'; write {cure}' if near else ''}"
         ) from error
