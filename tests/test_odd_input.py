@@ -337,3 +337,8 @@ def test_infinite_and_missing_scores_are_drawn_without_a_complaint(inline_sessio
     result = optimizer.optimize({"at": range(4)}, lambda params: scores[params["at"]], progress=False)
     assert result.best_params == {"at": 2}
     assert result.report(tmp_path / "run.html").stat().st_size > 0
+
+
+def test_one_combination_without_parameters_is_one_call(inline_session: Session) -> None:
+    result = ParallelOptimizer(session=inline_session).optimize([{}], lambda params: float(len(params)), progress=False)
+    assert (result.best_params, result.best_score, result.total_evaluations) == ({}, 0.0, 1)

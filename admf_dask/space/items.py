@@ -66,6 +66,8 @@ class Combinable(Sequence[dict[str, Any]]):
 
     def pick(self, indices: NDArray[np.int64]) -> list[dict[str, Any]]:
         """The combinations at `indices` as dicts."""
+        if not self.names:
+            return [{} for _ in range(len(indices))]
         columns = {name: column.tolist() for name, column in self.take(indices, natives=True).items()}
         return _dicts(columns, self.conditional)
 
