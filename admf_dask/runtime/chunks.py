@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 TARGET_SECONDS = 0.4
 FLOOR_SECONDS = 0.03
-FIRST_BUDGET_SECONDS = 0.5
+FIRST_BUDGET_SECONDS = 0.35
 PATIENCE = 1.25
 """A worker may take this many times the target before it returns what it has."""
 SECONDS_PER_SLOT = 0.01
