@@ -533,3 +533,10 @@ def test_wrong_use_of_process_is_exit_code_2(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["process", "--out", str(tmp_path / "out"), *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_one_name_as_symbols_says_which_prices_are_meant(tmp_path: Path) -> None:
+    path = write(tmp_path, "- {class: buy_and_hold, symbols: IBM}\n")
+    common = ["--mode", "thread", "--workers", "1", "--dashboard", "none", "--out", str(tmp_path / "out")]
+    assert main(["backtest", path, *common]) == 0
+    assert pd.read_parquet(tmp_path / "out" / "backtests.parquet")["symbol"].tolist() == ["IBM"]

@@ -74,9 +74,9 @@ def run(parsed: argparse.Namespace) -> int:
 def _named(configs: list[Any]) -> list[str]:
     """The symbols that configs name, each once."""
     mappings = [one for one in configs if isinstance(one, Mapping)]
-    several = [one["symbols"] for one in mappings if isinstance(one.get("symbols"), list)]
-    single = [one["symbol"] for one in mappings if one.get("symbol") is not None]
-    return list(dict.fromkeys(map(str, [*single, *(name for names in several for name in names)])))
+    given = [one.get(key) for one in mappings for key in ("symbol", "symbols")]
+    names = [name for one in given for name in (one if isinstance(one, list) else [one]) if name not in (None, "all")]
+    return list(dict.fromkeys(map(str, names)))
 
 
 def _report(parsed: argparse.Namespace, results: Any, out: Path) -> int:

@@ -110,10 +110,8 @@ class Digest:
     )
     _indices: list[NDArray[np.int64]] = field(default_factory=list)
     _scores: list[NDArray[np.float64]] = field(default_factory=list)
-    _scored: list[NDArray[np.int64]] = field(default_factory=list)
-    """The indices of `_scores`."""
-    _ranked: int = 0
-    """How many of `_scores` the best are of."""
+    _unranked: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = field(default_factory=list)
+    """Indices and scores of blocks that the best do not know of yet."""
     _best: list[tuple[float, int]] = field(default_factory=list)
     _failures: list[tuple[FailedItem, float]] = field(default_factory=list)
     _failed_items: list[int] = field(default_factory=list)
@@ -154,7 +152,7 @@ class Digest:
             scores = block.columns.get(self._score)
             if scores is not None:
                 self._scores.append(scores)
-                self._scored.append(block.indices)
+                self._unranked.append((block.indices, scores))
         if block.curves:
             self._rank()
             self._curves |= {curve.index: curve for curve in block.curves}
@@ -164,10 +162,10 @@ class Digest:
 
     def _rank(self) -> None:
         """Bring the best up to date: seldom and of many blocks at once, because the run waits for what a block costs here."""
-        if self._ranked == len(self._scores):
+        if not self._unranked:
             return
-        scores, indices = (np.concatenate(parts[self._ranked :]) for parts in (self._scores, self._scored))
-        self._ranked = len(self._scores)
+        indices, scores = (np.concatenate(parts) for parts in zip(*self._unranked, strict=True))
+        self._unranked = []
         sign = -1.0 if self._started is None or self._started.maximize else 1.0
         keys = np.where(np.isnan(scores), np.inf, sign * scores)
         if len(self._best) == TOP:
@@ -191,7 +189,6 @@ class Digest:
         self._rank()
         indices, scores, failed = self._indices, self._scores, self._failed_items
         self._indices, self._scores, self._failed_items = [], [], []
-        self._scored, self._ranked = [], 0
         return Update(
             run=started.run, kind=started.kind, name=started.name, total=started.total, slots=started.slots,
             score=self._score, maximize=started.maximize, began=started.at, at=self._at, state=self._state,

@@ -144,8 +144,22 @@ def _words(content: memoryview) -> np.ndarray[Any, Any]:
     return np.frombuffer(content, np.uint64 if content.nbytes % 8 == 0 else np.uint8)
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Takes functions of scripts and notebooks, and puts large buffers aside."""
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Takes functions of scripts and notebooks, which keep the names of their files."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Only code is reduced otherwise than cloudpickle does."""
+        return reduce_code(value) if isinstance(value, types.CodeType) else super().reducer_override(value)
+
+
+def reduce_code(code: types.CodeType) -> Any:
+    """As cloudpickle does, with the name of the file: from 3.1.3 on it writes <dynamic-code>, and a traceback told no place."""
+    function, arguments = Pickler.dispatch_table[types.CodeType](code)
+    return function, tuple(code.co_filename if part == "<dynamic-code>" else part for part in arguments)
+
+
+class _Pickler(Pickler):
+    """Puts large buffers aside."""
 
     def __init__(self, file: io.BytesIO, least: int) -> None:
         super().__init__(file, protocol=5, buffer_callback=self._put_aside)
@@ -165,21 +179,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             reduced = reduce_array(value)
             if reduced is not NotImplemented:
                 return reduced
-        return reduce_code(value) if isinstance(value, types.CodeType) else super().reducer_override(value)
-
-
-class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Takes functions of scripts and notebooks, which keep the names of their files."""
-
-    def reducer_override(self, value: Any) -> Any:
-        """Only code is reduced otherwise than cloudpickle does."""
-        return reduce_code(value) if isinstance(value, types.CodeType) else super().reducer_override(value)
-
-
-def reduce_code(code: types.CodeType) -> Any:
-    """As cloudpickle does, with the name of the file: from 3.1.3 on it writes <dynamic-code>, and a traceback told no place."""
-    function, arguments = Pickler.dispatch_table[types.CodeType](code)
-    return function, tuple(code.co_filename if part == "<dynamic-code>" else part for part in arguments)
+        return super().reducer_override(value)
 
 
 def _aligned(size: int) -> int:
