@@ -281,6 +281,11 @@ async def later(params: dict[str, int]) -> int:
             TypeError,
             r"expected a function, but got 0.42 .*write `optimize\(space, sharpe\)`",
         ),
+        (
+            lambda o: o.optimize(work.score, {"a": [1]}),
+            TypeError,
+            r"the space comes first: write `optimize\(space, score\)`",
+        ),
         (lambda o: o.optimize(42, work.score), TypeError, "parameter_space must be a ParameterSpace, a mapping"),
         (lambda o: o.optimize({"a": [1]}, work.score, keep=0), ValueError, "keep must be"),
         (

@@ -179,7 +179,7 @@ class ParallelOptimizer:
         keep: Keep,
         policy: Policy,
     ) -> ScoreEvaluator:
-        check_objective(objective)
+        check_objective(objective, parameter_space)
         check_seed(objective, policy)
         space = as_space(parameter_space)
         if constraints is not None:
@@ -191,9 +191,11 @@ class ParallelOptimizer:
         return ScoreEvaluator(objective, space, extra, policy, keep=keep)
 
 
-def check_objective(objective: Any) -> None:
+def check_objective(objective: Any, parameter_space: Any) -> None:
     """Raise TypeError, with the line that was probably meant, unless `objective` is a function."""
     if not callable(objective):
+        if inspect.isroutine(parameter_space) or isinstance(parameter_space, BatchObjective):
+            raise TypeError(f"the space comes first: write `optimize(space, {_name(parameter_space)})`")
         raise TypeError(
             f"expected a function, but got {objective!r:.60} ({type(objective).__name__}). You probably wrote "
             "`optimize(space, sharpe(data))`; write `optimize(space, sharpe)`, and `data=...` for its data"
