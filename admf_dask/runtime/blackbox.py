@@ -1,21 +1,25 @@
 """What a worker process is executing, readable by the driver also after the process was killed.
 
-A file of fixed slots, one for each thread of the worker, mapped into memory: `(run tag, start, count, began)` as four int64. A
-worker notes an item by one store of eight bytes, which costs less than 0.1 microseconds and survives any death of the
-process (the page belongs to the kernel). Readers may see a slot half written only between two items, never torn: an
+A file of fixed slots, one for each thread of the worker, mapped into memory: `(run tag, start, count, began, asked back)` as
+five int64. A worker notes an item by one store of eight bytes, which costs less than 0.1 microseconds and survives any death of
+the process (the page belongs to the kernel). Readers may see a slot half written only between two items, never torn: an
 aligned store of eight bytes is atomic on the platforms that Dask runs on.
+
+The last field goes the other way: the driver writes the number of a chunk there that is to come back before its end.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 SLOTS = 256
-_FIELDS = 4
+_FIELDS = 5
 _SIZE = SLOTS * _FIELDS * 8
 
 
@@ -47,7 +51,7 @@ class BlackBox:
                 # running suspects alone.
                 base = (self._free.pop() if len(self._free) > 1 else self._free[0]) * _FIELDS
             self._own.base = base
-        self._cells[base + 1] = self._cells[base + 2] = self._cells[base + 3] = 0
+        self._cells[base + 1] = self._cells[base + 2] = self._cells[base + 3] = self._cells[base + 4] = 0
         self._cells[base] = run_tag(run)
         return Slot(self._cells, base)
 
@@ -69,6 +73,11 @@ class Slot:
     def at(self) -> int:
         """The cell that holds `start`."""
         return self.base + 1
+
+    @property
+    def asked_back(self) -> int:
+        """The number of the chunk that the driver wants back; 0 for none."""
+        return int(self.cells[self.base + 4])
 
     def clear(self) -> None:
         """Executing nothing."""
@@ -94,7 +103,7 @@ def read_executing(folder: str | os.PathLike[str], pid: int, run: str | None = N
         return None
     tag = None if run is None else run_tag(run)
     noted = [
-        (base, *cells[base : base + _FIELDS].tolist())
+        (base, *cells[base : base + _FIELDS - 1].tolist())
         for base in range(0, len(cells), _FIELDS)
         if cells[base] and tag in (None, cells[base])
     ]
@@ -109,6 +118,12 @@ def is_busy(folder: str | os.PathLike[str], pid: int) -> bool:
     """Whether process `pid` is executing anything, of any run."""
     cells = _cells(folder, pid)
     return cells is not None and any(cells[base] for base in range(0, len(cells), _FIELDS))
+
+
+def ask_back(folder: str | os.PathLike[str], pid: int, slot: int, number: int) -> None:
+    """Have a thread of process `pid` return its chunk, if it is still at that one. Nothing if the process is gone."""
+    with suppress(OSError), open(_path(folder, pid), "r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), number.to_bytes(8, sys.byteorder), (slot + 4) * 8)
 
 
 def _cells(folder: str | os.PathLike[str], pid: int) -> memoryview | None:

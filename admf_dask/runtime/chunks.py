@@ -8,6 +8,9 @@ end, the progress and Ctrl-C. Two rules together give both:
 - the worker stops at the end of the item in which `budget` seconds ran out, and what it did not reach goes back to the
   driver. So the first chunks need no probing, and a stretch of slow items is shared out instead of holding up the end.
 
+Where the driver can ask a chunk back (see `recall`), on this machine, nothing need be cut fine in advance: what is left is dealt
+out evenly, and again if it turns out not to be even.
+
 The constants are the best of a grid tried on the simulated clock of the tests and on 2 CPUs, where driver and scheduler take
 their time from the workers: each chunk costs them 5 ms of a CPU.
 """
@@ -17,6 +20,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+
+from admf_dask.runtime.recall import worth
 
 TARGET_SECONDS = 0.4
 FLOOR_SECONDS = 0.03
@@ -28,7 +33,9 @@ SECONDS_PER_SLOT = 0.01
 FLOOR_SECONDS_PER_SLOT = 0.003
 """The first and the last chunks hold at least what the driver needs to serve each slot once: at 1,000 slots 3 s."""
 SHARES = 1.25
-"""Near the end a chunk is at most this part of what is left to a slot: four fifths."""
+"""Near the end a chunk is at most this part of what is left to a slot, four fifths, where it cannot be asked back."""
+WAITING_SECONDS = 0.1
+"""Where it can, a chunk that waits for a slot holds at least this."""
 
 
 @dataclass(slots=True)
@@ -36,6 +43,8 @@ class ChunkSizer:
     """The size of the next chunk, and the seconds a worker may spend on it."""
 
     slots: int
+    recalls: bool = False
+    """Whether a chunk can be asked back while it is under way."""
     seconds_per_item: float | None = None
 
     @property
@@ -49,26 +58,35 @@ class ChunkSizer:
         return max(FLOOR_SECONDS, FLOOR_SECONDS_PER_SLOT * self.slots)
 
     def record(self, items: int, seconds: float) -> None:
-        """Learn from a finished chunk; recent chunks count more, long ones count more."""
+        """Learn from a finished chunk; recent chunks count more, and where a mistake cannot be mended, long ones."""
         if items <= 0:
             return
         measured = seconds / items
         if self.seconds_per_item is None:
             self.seconds_per_item = measured
         else:
-            weight = min(0.5, max(0.1, seconds / self.target / 2))
+            weight = 0.5 if self.recalls else min(0.5, max(0.1, seconds / self.target / 2))
             self.seconds_per_item += weight * (measured - self.seconds_per_item)
 
-    def size(self, remaining: int) -> int:
-        """Items for the next chunk when `remaining` are not yet handed out; at least 1."""
-        share = math.ceil(remaining / (SHARES * self.slots))
+    def size(self, remaining: int, in_flight: int = 0) -> int:
+        """Items for the next chunk when `remaining` are not yet handed out, beside so many chunks; at least 1."""
+        share, least = self._share(remaining, in_flight)
         if self.seconds_per_item is None:
             return max(1, share)
         if self.seconds_per_item <= 0.0:
             return max(1, min(remaining, share))
         wanted = self.target / self.seconds_per_item
-        floor = math.ceil(self.floor / self.seconds_per_item)
+        floor = math.ceil(least / self.seconds_per_item)
         return max(1, min(remaining, int(wanted) or 1, max(share, floor)))
+
+    def _share(self, remaining: int, in_flight: int) -> tuple[int, float]:
+        """Items that are one slot's part of what is left, and the seconds below which a chunk is not made smaller."""
+        if not self.recalls:
+            return math.ceil(remaining / (SHARES * self.slots)), self.floor
+        free = self.slots - in_flight
+        if free > 0:
+            return math.ceil(remaining / free), worth(self.slots) / 2
+        return math.ceil(remaining / self.slots), max(WAITING_SECONDS, self.floor)
 
     @property
     def budget(self) -> float:

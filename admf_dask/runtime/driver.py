@@ -126,7 +126,10 @@ class Run:
         weights = self.weights
         if weights is not None and self._left is not None:
             weights = weights.at(self._left.positions(np.arange(self._left.size)))
-        self._supply = Supply.of(self.total - self.recalled, self.executor.slots, weights, self.admission)
+        executor = self.executor
+        self._supply = Supply.of(
+            self.total - self.recalled, executor.slots, weights, self.admission, recalls=executor.recalls
+        )
         return recalled
 
     def _call(self) -> Call:
@@ -197,6 +200,10 @@ class Run:
             self._alone = True
             self._supply.begin(suspect)
             self._submit(suspect)
+        if self.executor.recalls:
+            nothing_to_do = not (self._alone or self._supply.pending.count)
+            idle = min(self.executor.slots, self._most_in_flight()) - self._in_flight if nothing_to_do else 0
+            self.executor.even_out(max(0, idle), self._supply.seconds_per_item)
 
     def _most_in_flight(self) -> int:
         limit, throttle = self.executor.in_flight_limit, self.throttle

@@ -41,6 +41,10 @@ class Watch(Protocol):
 
     cancelled: threading.Event
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more of the chunk is to be begun: the run is, or slots with nothing to do could have the rest."""
+
     def note(self, start: int, count: int) -> tuple[Cells, int]:
         """Executing `count` items from `start` on; returns the cells, as below."""
 
@@ -137,7 +141,7 @@ class MapEvaluator:
         while low < stop:
             high = min(stop, low + self._slice_size(rows))
             reached = self._slice(low, high, rows, began + budget, watch)
-            if reached < high or perf_counter() > began + budget or watch.cancelled.is_set():
+            if reached < high or perf_counter() > began + budget or watch.over:
                 low = reached
                 break
             low = high
@@ -171,7 +175,7 @@ class MapEvaluator:
                 ]
             rows.group = max(1, min(2 * rows.group, GROUP_MOST, int(GROUP_SECONDS / max(each, 1e-9))))
             before, low = now, high
-            if now > deadline or watch.cancelled.is_set():
+            if now > deadline or watch.over:
                 break
         return indices[low - 1] + 1 if low else -1
 

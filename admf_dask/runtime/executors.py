@@ -23,7 +23,7 @@ from distributed.scheduler import KilledWorker
 
 from admf_dask.errors import ClusterLost, SchedulerUnreachable, SessionError
 from admf_dask.runtime.alarm import GRACE, Ages, interval
-from admf_dask.runtime.blackbox import read_executing
+from admf_dask.runtime.blackbox import ask_back, read_executing
 from admf_dask.runtime.company import Company
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.farewells import Farewells
@@ -39,6 +39,7 @@ from admf_dask.runtime.job import (
     unpack_reply,
 )
 from admf_dask.runtime.pack import pack_evaluator
+from admf_dask.runtime.recall import LONGEST_LOOK_SECONDS, LOOK_SECONDS, Recalls, UnderWay
 from admf_dask.runtime.replies import Death, Range, Reply
 from admf_dask.runtime.shared import SharedStore
 from admf_dask.runtime.shared.arrival import is_here, pieces, receive
@@ -79,13 +80,28 @@ class ClusterExecutor:
     _kind: str = ""
     _stopped: bool = False
     _deliveries: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _under_way: dict[int, Range] = field(default_factory=dict)
+    """Chunks by the number that their task was sent under."""
+    _recalls: Recalls = field(init=False)
+    _idle: int = 0
+    _seconds_per_item: float | None = None
+    _looking: bool = False
     _overdue: dict[int | str, tuple[Range, ...]] = field(default_factory=dict)
     """What was overdue in processes that were ended for it: by process id here, by address on other machines."""
+
+    def __post_init__(self) -> None:
+        """Nothing is seen of its chunks yet."""
+        self._recalls = Recalls(self.slots)
 
     @property
     def in_flight_limit(self) -> int:
         """Two for each slot: one under way, one waiting on the scheduler, so that no worker waits for the driver."""
         return 2 * self.slots
+
+    @property
+    def recalls(self) -> bool:
+        """Where the driver and the workers share a machine, and so the black boxes."""
+        return self.black_boxes is not None and self.posts is not None
 
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
         """Register the job with the scheduler, which hands it to every worker, present and future."""
@@ -160,7 +176,11 @@ class ClusterExecutor:
         future = self.client.submit(evaluate_chunk, self._run, *chunk, budget, sent, key=key, pure=False)
         self._futures[number] = future
         if self.posts is not None:
-            await future.exception()
+            self._under_way[sent] = chunk
+            try:
+                await future.exception()
+            finally:
+                del self._under_way[sent]
             if sent in self._posted:
                 # What came before its worker died counts.
                 return self._posted.pop(sent)
@@ -195,6 +215,34 @@ class ClusterExecutor:
     def _release(self, number: int) -> None:
         if (sent := self._futures.pop(number, None)) is not None:
             sent.release()
+
+    def even_out(self, idle: int, seconds_per_item: float | None) -> None:
+        """Look at what the workers are at, as long as there are idle slots; costs a few microseconds a process and look."""
+        self._idle, self._seconds_per_item = idle, seconds_per_item
+        if idle and not self._looking:
+            self._looking = True
+            self.client.loop.add_callback(self._ask_back)
+
+    async def _ask_back(self) -> None:
+        recalls, pause = self._recalls, LOOK_SECONDS
+        while self._idle and not self._stopped:
+            seen = self._seen()
+            for chunk in recalls.choose(seen, self._idle, time.monotonic(), self._seconds_per_item):
+                ask_back(str(self.black_boxes), *seen[chunk], chunk.number)
+            await asyncio.sleep(pause)
+            pause = min(1.2 * pause, LONGEST_LOOK_SECONDS)
+        self._looking = False
+
+    def _seen(self) -> dict[UnderWay, tuple[int, int]]:
+        """What chunks are at, and in which process and thread."""
+        chunks = dict(self._under_way)
+        return {
+            UnderWay(number, span.start, stop - span.stop): (pid, span.slot)
+            for pid in self.pids()
+            for span in read_executing(str(self.black_boxes), pid, self._run) or ()
+            for number, (start, stop) in chunks.items()
+            if start <= span.start < stop
+        }
 
     async def _patrol(self, timeout: float) -> None:
         """End the worker processes in which an item is overdue and the soft stop had no effect."""

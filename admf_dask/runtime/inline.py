@@ -16,6 +16,7 @@ class InlineExecutor:
 
     slots = 1
     in_flight_limit = 1
+    recalls = False
 
     def __init__(self) -> None:
         """Nothing is started."""
@@ -33,6 +34,9 @@ class InlineExecutor:
     def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
         """Put the chunk by for the next `wait`."""
         self._chunks.append((chunk, budget))
+
+    def even_out(self, idle: int, seconds_per_item: float | None) -> None:
+        """The one slot is never idle beside a chunk."""
 
     def wait(self) -> list[Reply]:
         """Evaluate the next chunk."""

@@ -107,11 +107,12 @@ class Job(WorkerPlugin):  # type: ignore[misc]
             return None
         return LACKS + pickle.dumps((self._worker.address, place_here(), missing))
 
-    def watch(self) -> Watch:
-        """The watch of this thread, with an alarm where items have a timeout."""
+    def watch(self, number: int) -> Watch:
+        """The watch of this thread over a chunk, with an alarm where items have a timeout."""
         if not self._own_process:
             limit_this_thread()
-        watch = Watch(self.cancelled, _black_box(self.black_boxes).slot(self.run) if self.black_boxes else None)
+        slot = _black_box(self.black_boxes).slot(self.run) if self.black_boxes else None
+        watch = Watch(self.cancelled, slot, number)
         timeout = self.evaluator().policy.timeout
         if timeout is not None:
             with self._lock:
@@ -144,12 +145,17 @@ class Job(WorkerPlugin):  # type: ignore[misc]
 class Watch:
     """Tells the black box what is executing, and the evaluator when to stop."""
 
-    def __init__(self, cancelled: threading.Event, slot: Slot | None) -> None:
-        """Without a `slot` nothing outlives the process, but the alarm can read the cells."""
-        self.cancelled, self.slot = cancelled, slot
+    def __init__(self, cancelled: threading.Event, slot: Slot | None, number: int = -1) -> None:
+        """Over chunk `number`. Without a `slot` nothing outlives the process, but the alarm can read the cells."""
+        self.cancelled, self.slot, self.number = cancelled, slot, number
         self.alarm: Alarm | None = None
         self.cells: Cells = [0, 0, 0] if slot is None else slot.cells
         self.at = 0 if slot is None else slot.at
+
+    @property
+    def over(self) -> bool:
+        """Whether the run was taken away, or the driver has asked for the rest of the chunk."""
+        return self.cancelled.is_set() or (self.slot is not None and self.slot.asked_back == self.number)
 
     def note(self, start: int, count: int) -> tuple[Cells, int]:
         """Executing `count` items from `start` on."""
@@ -183,7 +189,7 @@ def evaluate_chunk(run: str, start: int, stop: int, budget: float, number: int) 
         return lacking
     watch: Watch | None = None
     try:
-        watch = job.watch()
+        watch = job.watch(number)
         watched(run, watch)
         return job.answer(number, pack_reply(job.evaluator()(start, stop, budget, watch)))
     except CallError as error:

@@ -46,11 +46,18 @@ class Executor(Protocol):
     def in_flight_limit(self) -> int:
         """Chunks that may be submitted and not yet answered."""
 
+    @property
+    def recalls(self) -> bool:
+        """Whether chunks that are under way can be asked back."""
+
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
         """Make the evaluator known. Raises TaskError if it cannot travel."""
 
     def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
         """Begin a chunk, `alone` with no other run beside it; its reply comes through `wait`."""
+
+    def even_out(self, idle: int, seconds_per_item: float | None) -> None:
+        """So many slots have nothing to do, 0 to end that: chunks with much left to do come back early, if they can be asked."""
 
     def wait(self) -> list[Reply]:
         """Block until there is a reply; return all there are. Raises ClusterLost, or CallError for a wrong call."""

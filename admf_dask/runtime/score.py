@@ -131,7 +131,7 @@ class BatchEvaluator(ScoreEvaluator):
             self._batch(low, high, rows, parts, watch)
             let_go += self._let_go(parts)
             low, spent = high, perf_counter() - began
-            if spent > budget or watch.cancelled.is_set():
+            if spent > budget or watch.over:
                 break
             affordable = int(min(stop - low, (low - start) / max(spent, 1e-9) * (budget - spent)))
             size = self._cap(max(64 if self.policy.timeout is None else 1, min(4 * size, affordable)))

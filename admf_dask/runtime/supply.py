@@ -36,20 +36,33 @@ class Supply:
     admission: Admission | None = None
 
     @classmethod
-    def of(cls, total: int, slots: int, weights: Weights | None = None, admission: Admission | None = None) -> Self:
-        """All of `total` items."""
+    def of(
+        cls,
+        total: int,
+        slots: int,
+        weights: Weights | None = None,
+        admission: Admission | None = None,
+        *,
+        recalls: bool = False,
+    ) -> Self:
+        """All of `total` items; `recalls` where a chunk can be asked back."""
         if weights is None:
             admission = None
         elif admission is None and (room := enough(weights, slots)) is not None:
             admission = Admission(slots, room, soft=True)
-        return cls(Pending.of(total), ChunkSizer(slots), weights, admission)
+        return cls(Pending.of(total), ChunkSizer(slots, recalls), weights, admission)
+
+    @property
+    def seconds_per_item(self) -> float | None:
+        """As measured; None where that is not known, or items are not alike."""
+        return self.sizer.seconds_per_item if self.weights is None else None
 
     def next(self, in_flight: int) -> Range | None:
         """The chunk to begin now, beside `in_flight` others; None to wait for one of those. Counts it as begun."""
         if not self.pending.count:
             return None
         if self.weights is None:
-            return self.pending.take(self.sizer.size(self.pending.count))
+            return self.pending.take(self.sizer.size(self.pending.count, in_flight))
         start, stop = self.pending.ranges[0]
         waits = in_flight >= self.sizer.slots
         allowance = float("inf") if self.admission is None else self.admission.allowance
@@ -60,7 +73,8 @@ class Supply:
             start, stop = found
         if waits and self._is_long(start):
             return None
-        chunk = self.pending.take_at(start, self._cut(start, stop, max(allowance, int(self.weights.memory[start]))))
+        most = max(allowance, int(self.weights.memory[start]))
+        chunk = self.pending.take_at(start, self._cut(start, stop, most, in_flight))
         self.begin(chunk)
         return chunk
 
@@ -119,9 +133,9 @@ class Supply:
                 return start + int(light[0]), stop
         return None
 
-    def _cut(self, start: int, stop: int, allowance: float) -> int:
+    def _cut(self, start: int, stop: int, allowance: float, in_flight: int) -> int:
         """Items of the chunk that begins at `start`: by work, and none that is too heavy."""
         assert self.weights is not None
-        end = self.weights.reach(start, stop, self.sizer.size(self._left))
+        end = self.weights.reach(start, stop, self.sizer.size(self._left, in_flight))
         heavy = np.flatnonzero(self.weights.memory[start:end] > allowance)
         return (start + int(heavy[0]) if len(heavy) else end) - start

@@ -1,0 +1,110 @@
+"""Chunks that are asked back because slots have nothing to do: the decision, the way to the worker, and a real cluster."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import recall_work as work
+
+from admf_dask import ParallelOptimizer, batch_objective
+from admf_dask.runtime.blackbox import BlackBox, ask_back, read_executing
+from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.job import Watch
+from admf_dask.runtime.recall import ANSWER_SECONDS, Recalls, UnderWay, worth
+
+RUN = "0123456789abcdef" * 2
+
+
+def test_who_has_most_to_do_is_asked_first_and_who_has_little_is_not() -> None:
+    seen = [UnderWay(1, 0, 5), UnderWay(2, 100, 500), UnderWay(3, 600, 300), UnderWay(4, 990, 0)]
+    assert Recalls(8).choose(seen, 1, 0.0, 0.001) == [seen[1]]
+    assert Recalls(8).choose(seen, 8, 0.0, 0.001) == [seen[1], seen[2]]
+    assert Recalls(8).choose(seen, 8, 0.0, None) == []
+
+
+def test_a_rest_is_expected_to_take_as_long_as_what_was_seen_of_the_chunk() -> None:
+    recalls = Recalls(2)
+    slow, quick = UnderWay(1, 10, 3), UnderWay(2, 50, 40)
+    assert recalls.choose([slow, quick], 1, 10.0, 1e-6) == []
+    assert recalls.choose([slow, UnderWay(2, 80, 10)], 1, 10.005, 1e-6) == []
+    # The first is still at the same item: three more like that are at least 3 x 11 ms.
+    assert recalls.choose([slow, UnderWay(2, 85, 5)], 1, 10.011, 1e-6) == [slow]
+
+
+def test_the_one_item_of_a_chunk_is_not_asked_for_however_long_it_takes() -> None:
+    recalls = Recalls(2)
+    assert [recalls.choose([UnderWay(1, 7, 0)], 1, when, 100.0) for when in (0.0, 3600.0)] == [[], []]
+
+
+def test_a_chunk_is_asked_once_and_another_instead_only_when_it_does_not_answer() -> None:
+    recalls, seen = Recalls(4), [UnderWay(1, 0, 900), UnderWay(2, 1000, 800)]
+    assert recalls.choose(seen, 1, 0.0, 0.001) == [seen[0]]
+    assert recalls.choose(seen, 1, ANSWER_SECONDS / 2, 0.001) == []
+    assert recalls.choose(seen, 1, ANSWER_SECONDS * 2, 0.001) == [seen[1]]
+
+
+def test_many_slots_do_not_ask_for_crumbs() -> None:
+    assert (worth(2), worth(64)) == (0.03, 0.064)
+
+
+def test_the_driver_writes_into_the_slot_of_the_one_thread_and_the_next_chunk_does_not_see_it(tmp_path: Path) -> None:
+    box = BlackBox(tmp_path)
+    slot = box.slot(RUN)
+    watch, other = Watch(threading.Event(), slot, 7), Watch(threading.Event(), slot, 8)
+    slot.note(3, 1)
+    (span,) = read_executing(tmp_path, os.getpid(), RUN) or ()
+    assert not watch.over
+    ask_back(tmp_path, os.getpid(), span.slot, 7)
+    assert (watch.over, other.over) == (True, False)
+    assert read_executing(tmp_path, os.getpid(), RUN) == (span,)
+    assert not Watch(threading.Event(), box.slot(RUN), 7).over
+
+
+def test_asking_a_process_that_is_gone_does_nothing(tmp_path: Path) -> None:
+    ask_back(tmp_path, 1, 0, 7)
+    assert not list(tmp_path.iterdir())
+
+
+class AskedAt(Watch):
+    """Asked back when item `at` is under way."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(threading.Event(), None)
+        self.asked_at = at
+
+    @property
+    def over(self) -> bool:
+        return self.cells[self.at] >= self.asked_at or self.reached
+
+    reached = False
+
+
+def test_an_evaluator_ends_after_the_group_in_which_it_was_asked() -> None:
+    watch, done = AskedAt(0), []
+
+    def item(number: int) -> int:
+        watch.reached = number >= 40
+        done.append(number)
+        return number
+
+    block = MapEvaluator(item, range(1_000_000))(0, 1_000_000, 1e9, watch)
+    assert block.stop == len(done)
+    assert done == list(range(len(done)))
+    assert 40 < len(done) < 400
+
+
+def test_on_a_cluster_a_rest_goes_to_the_slot_that_has_nothing_to_do(process_session: Any, tmp_path: Path) -> None:
+    items = [(number, str(tmp_path)) for number in range(8)]
+    # Without, the item that waits for the last one would be in one chunk with it, and before it.
+    assert process_session.map(work.last_meets_the_one_before, items, progress=False).values() == [True] * 8
+
+
+def test_so_does_that_of_a_batch(process_session: Any, tmp_path: Path) -> None:
+    objective = batch_objective(max_rows=200)(work.batch_meets)
+    found = ParallelOptimizer(session=process_session).optimize(
+        {"number": range(2000)}, objective, data=str(tmp_path), progress=False
+    )
+    assert found.frame["score"].tolist() == [1.0] * 2000
