@@ -56,6 +56,46 @@ def test_columns_and_rows_agree_with_single_points(given_axes: dict[str, Any], d
     )
 
 
+def exact(rows: list[dict[str, Any]]) -> list[list[tuple[str, type, Any]]]:
+    """Names in their order, and values that are equal and of one type (`1 == True == 1.0`)."""
+    return [[(name, type(value), value) for name, value in row.items()] for row in rows]
+
+
+kinds = st.one_of(
+    values,
+    st.builds(IntRange, st.integers(-3, 0), st.integers(1, 3), st.integers(1, 2)),
+    st.builds(FloatRange, st.just(0.1), st.just(0.5), st.sampled_from([0.1, 0.2])),
+    st.just(np.array([1.5, -0.0])),
+    st.just(np.array([True, False])),
+    st.just([2**70, 1, 1.5, None, "a", (1, 2), [3]]),
+    st.sampled_from([[None], [7], ["x"], [False]]),
+)
+
+
+@given(st.lists(kinds, min_size=1, max_size=6), st.data())
+def test_rows_of_any_part_are_exactly_what_the_axes_hold(given_values: list[Any], data: st.DataObject) -> None:
+    # Not in the order of the alphabet, and with axes of one value anywhere: the borders of axes lie anywhere in a part.
+    space = ParameterSpace(dict(zip("zaybxc", given_values, strict=False)))
+    expected = product({name: space.axis_values(name) for name in space.names})
+    start = data.draw(st.integers(0, len(space)))
+    stop = data.draw(st.integers(start, min(len(space), start + 40)))
+    assert exact(space.rows(start, stop)) == exact(expected[start:stop])
+    assert exact(space.pick(np.arange(start, stop))) == exact(expected[start:stop])
+    chosen = data.draw(st.lists(st.integers(0, len(space) - 1), max_size=9))
+    assert exact(space.pick(np.array(chosen, np.int64))) == exact([expected[index] for index in chosen])
+
+
+def test_rows_are_dicts_of_their_own() -> None:
+    space = ParameterSpace({"a": [1, 2], "one": [0], "b": range(3)})
+    rows = space.rows(0, 6)
+    for place, row in enumerate(rows):
+        row["a"], row["more"] = "changed", place
+    assert [row["more"] for row in rows] == list(range(6))
+    assert space.rows(0, 6) == product({"a": [1, 2], "one": [0], "b": range(3)})
+    long = ParameterSpace({"a": [1, 2], "b": range(10**15)})
+    assert long.rows(10**15 - 1, 10**15 + 1) == [{"a": 1, "b": 10**15 - 1}, {"a": 2, "b": 0}]
+
+
 @given(axes)
 def test_a_space_survives_pickling_and_equals_itself(given_axes: dict[str, Any]) -> None:
     space = ParameterSpace(given_axes, constraints=["1 < 2"])
