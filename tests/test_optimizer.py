@@ -36,6 +36,7 @@ from admf_dask.optimize import collect
 from admf_dask.optimize.result import _write
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.runtime import FailedItemsWarning, Keep, ScoreEvaluator
+from admf_dask.runtime.job import Watch
 from admf_dask.runtime.score import MOST_ROWS
 
 SPACE = ParameterSpace({"fast": range(2, 22), "slow": range(5, 55, 5)}, constraints=["fast < slow"])
@@ -160,6 +161,23 @@ def test_a_batch_that_raises_loses_only_the_guilty_combination(any_session: Sess
         result = optimize(any_session, {"fast": range(300)}, work.batch_that_hates_thirteen)
     assert result.failures.index.tolist() == [13]
     assert sorted(result.frame["fast"]) == [a for a in range(300) if a != 13]
+
+
+@pytest.mark.parametrize("rule", ["b % 10 == 3", "b % 10 != 3"], ids=["few are allowed", "most are allowed"])
+def test_each_item_is_called_for_its_own_index(rule: str) -> None:
+    space = ParameterSpace({"a": [0, 700], "b": range(700)}, constraints=[rule])
+
+    def own(params: dict[str, int]) -> float | int:
+        # Not all of one kind: whole numbers are read, floats are not.
+        value = params["a"] + params["b"]
+        return value if value % 7 == 0 else float(value)
+
+    block = ScoreEvaluator(own, space)(0, 1400, math.inf, Watch(threading.Event(), None))
+    assert block.indices.tolist() == [index for index in range(1400) if (index % 10 == 3) == ("==" in rule)]
+    assert block.columns is not None
+    assert block.columns["score"].dtype == np.float64
+    assert block.columns["score"].tolist() == block.indices.tolist()
+    assert block.evaluated + block.rejected == 1400
 
 
 def test_a_constraint_that_raises_fails_that_combination(any_session: Session) -> None:

@@ -184,17 +184,17 @@ class MapEvaluator:
         cells, at = watch.cells_of_single_items()
         cells[at], cells[at + BEGAN] = -1, monotonic_ns()
         call, read = prepare(self.function, self._takes, self.policy.seed), self._read
-        add, pairs = rows.values.append, zip(indices, items, strict=True)
-        index, item, had = -1, None, len(rows.values)
+        values, pairs = rows.values, zip(indices, items, strict=True)
+        index, item, had = -1, None, len(values)
         failed: set[int] = set()
         while True:
             try:
                 for index, item in pairs:
                     cells[at] = index
                     value = call(item)
-                    if read is not None and type(value) is not float:
+                    if type(value) is not float and read is not None:
                         value = read(value)
-                    add(value)
+                    values.append(value)
                 cells[at] = -1
                 break
             except BaseException as error:
@@ -202,7 +202,7 @@ class MapEvaluator:
                 if index < 0:
                     raise
                 # A soft stop may come when the value has just been added: then the item was in time.
-                added = len(rows.values) - had + len(failed) > indices.index(index)
+                added = len(values) - had + len(failed) > indices.index(index)
                 if not added and not self._recovered(error, index, partial(call, item), rows, watch):
                     failed.add(index)
         rows.spans.append([index for index in indices if index not in failed] if failed else indices)

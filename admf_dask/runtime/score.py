@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from time import monotonic_ns, perf_counter
 from typing import Any
 
@@ -47,7 +48,11 @@ class ScoreEvaluator(MapEvaluator):
         indices: Sequence[int] = range(start, stop)
         if allowed is not None:
             places = start + np.flatnonzero(allowed)
-            indices, made = places.tolist(), self.items.pick(places)
+            indices = places.tolist()
+            if 2 * len(indices) > stop - start:
+                made = list(compress(self.items.rows(start, stop), allowed.tolist()))
+            else:
+                made = self.items.pick(places)
         else:
             made = self.items.rows(start, stop)
         reached = self._loop(indices, made, rows, deadline, watch)
@@ -223,8 +228,11 @@ def _score_columns(values: list[Any]) -> Scores:
     """Floats and dicts of floats as columns; a name that an item lacks is NaN there."""
     if not values:
         return {}
-    if set(map(type, values)) == {float}:
-        return {SCORE: np.array(values, np.float64)}
+    try:
+        # Whatever is no float was read as a dict, which is refused here: so no look at each is needed.
+        return {SCORE: np.fromiter(values, np.float64, len(values))}
+    except TypeError:
+        pass
     named = [{SCORE: value} if type(value) is float else value for value in values]
     names = dict.fromkeys(name for scores in named for name in scores)
     return {name: np.array([scores.get(name, np.nan) for scores in named], np.float64) for name in names}
