@@ -91,7 +91,9 @@ class ChunkSizer:
     @property
     def budget(self) -> float:
         """Seconds after which a worker returns what it has."""
-        return max(FIRST_BUDGET_SECONDS, self.floor) if self.seconds_per_item is None else PATIENCE * self.target
+        if self.seconds_per_item is None and not self.recalls:
+            return max(FIRST_BUDGET_SECONDS, self.floor)
+        return PATIENCE * self.target
 
 
 @dataclass(slots=True)

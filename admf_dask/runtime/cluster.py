@@ -20,7 +20,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -33,7 +33,7 @@ from admf_dask.resources import Layout
 from admf_dask.runtime.accounts import PrivateMemoryManager
 from admf_dask.runtime.blackbox import is_busy
 from admf_dask.runtime.forkserver import METHOD, start_server
-from admf_dask.runtime.job import POST
+from admf_dask.runtime.job import ANNOUNCE, POST
 from admf_dask.runtime.replies import Death
 from admf_dask.runtime.threads import inner_thread_variables
 
@@ -178,8 +178,8 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
     def __init__(self, layout: Layout, *, dashboard_address: str, security: Security | None, scratch: str) -> None:
         """Blocks until the workers are there. `scratch` is a folder for spilled data and black boxes."""
         self.deaths: dict[int, Death] = {}
-        self.posts: dict[str, dict[int, bytes]] = {}
-        """Answers that workers have posted, by run and number, for runs that are under way."""
+        self.posts: dict[str, Callable[[int, bytes], None]] = {}
+        """Who takes the answers that workers post, by number, for each run that is under way."""
         self.ended: dict[int, str] = {}
         """Process id -> the run for which it was ended on purpose."""
         self._scratch = scratch
@@ -220,8 +220,17 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         await self.scheduler.listen("inproc://")
 
     def _on_post(self, worker: str, run: str, number: int, packed: bytes) -> None:
-        if (of_run := self.posts.get(run)) is not None:
-            of_run[number] = packed
+        if (take := self.posts.get(run)) is not None:
+            take(number, packed)
+
+    def announce(self, name: str, job: bytes) -> None:
+        """Make a run's job known, on the event loop: to each worker before any task that is sent to it from now on.
+
+        `Client.register_plugin` has every worker confirm it first, which takes longer than many a chunk.
+        """
+        self.scheduler.worker_plugins[name] = job
+        for stream in self.scheduler.stream_comms.values():
+            stream.send({"op": ANNOUNCE, "name": name, "plugin": job})
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         # Leaves out SpecCluster's rule that drops a worker which is away for 15 seconds; its nanny brings it back.

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import pickle
 import queue
 import signal
 import time
@@ -24,6 +25,7 @@ from distributed.scheduler import KilledWorker
 from admf_dask.errors import ClusterLost, SchedulerUnreachable, SessionError
 from admf_dask.runtime.alarm import GRACE, Ages, interval
 from admf_dask.runtime.blackbox import ask_back, read_executing
+from admf_dask.runtime.cluster import OwnCluster
 from admf_dask.runtime.company import Company
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.farewells import Farewells
@@ -45,6 +47,9 @@ from admf_dask.runtime.shared import SharedStore
 from admf_dask.runtime.shared.arrival import is_here, pieces, receive
 from admf_dask.runtime.shared.data import let_go
 
+Post = Callable[[int, bytes], None]
+Posted = tuple[Range, bytes]
+"""A chunk and its answer."""
 logger = logging.getLogger("admf_dask")
 
 
@@ -52,27 +57,23 @@ logger = logging.getLogger("admf_dask")
 class ClusterExecutor:
     """Chunks as Dask tasks with keys `("optimize-<run>", n)`; each result is taken and released as it finishes.
 
-    `in_process` says that the workers are threads of this process, so that nothing need be pickled. `black_boxes` is a folder
-    that driver and workers share, None where they do not; `why_died` tells what the nannies of our own cluster saw, None as
-    long as they saw nothing; `pids` lists its worker processes.
+    `cluster` is our own, None where the scheduler is somebody else's. `in_process` says that its workers are threads of this
+    process, so that nothing need be pickled. `black_boxes` is a folder that driver and worker processes share, else None.
     """
 
     client: Client
     slots: int
+    cluster: OwnCluster | None = None
     in_process: bool = False
     black_boxes: str | None = None
-    why_died: Callable[[int], Death | None] = field(default=lambda pid: Death())
-    pids: Callable[[], list[int]] = field(default=list)
     farewells: Farewells = field(default_factory=Farewells)
     """What is still being wound down when `stop` returns."""
     store: SharedStore | None = None
     """Where large data goes; None where the workers share this process's memory."""
     company: Company = field(default_factory=lambda: Company(crowded=True))
     """The other runs of the session."""
-    posts: dict[str, dict[int, bytes]] | None = None
-    """By run: where the answers are put that workers post to a scheduler in this process; None where it is elsewhere."""
-    _posted: dict[int, bytes] = field(default_factory=dict)
-    _replies: queue.SimpleQueue[Reply | BaseException] = field(default_factory=queue.SimpleQueue)
+    _answered: set[int] = field(default_factory=set)
+    _replies: queue.SimpleQueue[Reply | Posted | BaseException] = field(default_factory=queue.SimpleQueue)
     _futures: dict[int, Any] = field(default_factory=dict)
     _count: int = 0
     _sent: int = 0
@@ -101,7 +102,7 @@ class ClusterExecutor:
     @property
     def recalls(self) -> bool:
         """Where the driver and the workers share a machine, and so the black boxes."""
-        return self.black_boxes is not None and self.posts is not None
+        return self.black_boxes is not None
 
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
         """Register the job with the scheduler, which hands it to every worker, present and future."""
@@ -111,16 +112,34 @@ class ClusterExecutor:
         packed, needed = (b"", ()) if self.in_process else pack_evaluator(evaluator, self.store, run)
         if self.store is not None and (dropped := self.store.take_dropped()):
             self.client.loop.add_callback(self._let_go, [handle.path for handle in dropped])
-        if self.posts is not None:
-            self.posts[run] = self._posted
+        job = Job(run, packed, self.black_boxes, needed, self._posts is not None)
+        if self.cluster is not None and self._posts is not None:
+            self._posts[run] = self._on_post
+            self.client.loop.add_callback(self.cluster.announce, job.name, pickle.dumps(job))
+        else:
+            self._register(job)
+        if evaluator.policy.timeout is not None and self.black_boxes is not None:
+            self.client.loop.add_callback(self._patrol, evaluator.policy.timeout)
+
+    def _register(self, job: Job) -> None:
         try:
-            self.client.register_plugin(Job(run, packed, self.black_boxes, needed, self.posts is not None))
+            self.client.register_plugin(job)
         except OSError as error:
             # A worker died as it was told; the scheduler knows the job all the same, and gives it to who comes next.
             if self.client.status != "running":
                 raise _lost("the connection to the scheduler was closed") from error
-        if evaluator.policy.timeout is not None and self.black_boxes is not None:
-            self.client.loop.add_callback(self._patrol, evaluator.policy.timeout)
+
+    @property
+    def _posts(self) -> dict[str, Post] | None:
+        """By run: what takes the answers that workers post to a scheduler in this process; None where it is elsewhere."""
+        return None if self.cluster is None or self.in_process else self.cluster.posts
+
+    def _pids(self) -> list[int]:
+        return [] if self.cluster is None else self.cluster.pids()
+
+    def _why_died(self, pid: int) -> Death | None:
+        """What the nannies of our own cluster saw, None as long as they saw nothing; elsewhere nobody tells."""
+        return Death() if self.cluster is None else self.cluster.why_died(pid)
 
     async def _let_go(self, paths: list[str]) -> None:
         """Tell all workers what was removed; who cannot be reached has nothing any more, or finds out when it closes."""
@@ -139,15 +158,21 @@ class ClusterExecutor:
                 return
             reply = await self._reply(number, chunk, budget)
             self._release(number)
-            if not self._stopped:
+            if reply is not None and not self._stopped:
                 self._replies.put(reply)
 
-    async def _reply(self, number: int, chunk: Range, budget: float) -> Reply | BaseException:
-        """Send the task, wait for it, fetch its bytes; the scheduler forgets it when it is released."""
+    def _on_post(self, sent: int, packed: bytes) -> None:
+        """On the same loop, a moment before the task itself ends: the driver can begin to read it."""
+        if not self._stopped and (chunk := self._under_way.pop(sent, None)) is not None:
+            self._answered.add(sent)
+            self._replies.put((chunk, packed))
+
+    async def _reply(self, number: int, chunk: Range, budget: float) -> Reply | BaseException | None:
+        """Send the task, wait for it, fetch its bytes, None if they are posted; the scheduler forgets it when it is released."""
         try:
             packed = await self._task(number, chunk, budget)
             tries = 0
-            while packed[:1] in (NO_JOB, LACKS, POSTED):
+            while packed is not None and packed[:1] in (NO_JOB, LACKS, POSTED):
                 if (tries := tries + 1) > 600:
                     raise CallError("a worker was never told of the run, or its data; look into its log for why")
                 if packed in (NO_JOB, POSTED):
@@ -156,7 +181,7 @@ class ClusterExecutor:
                 else:
                     await self._deliver(packed)
                 packed = await self._task(number, chunk, budget)
-            return Reply(chunk, block=unpack_reply(packed))
+            return None if packed is None else Reply(chunk, block=unpack_reply(packed))
         except KilledWorker as death:
             return await self._obituary(chunk, death.last_worker.pid, death.last_worker.address)
         except FutureCancelledError as error:
@@ -167,7 +192,7 @@ class ClusterExecutor:
         except BaseException as error:  # noqa: BLE001 - raised again in the driver's thread
             return error
 
-    async def _task(self, number: int, chunk: Range, budget: float) -> bytes:
+    async def _task(self, number: int, chunk: Range, budget: float) -> bytes | None:
         self._release(number)
         if self._stopped:
             raise asyncio.CancelledError
@@ -175,15 +200,15 @@ class ClusterExecutor:
         sent, key = self._sent, (f"{self._kind}-{self._run}", self._sent)
         future = self.client.submit(evaluate_chunk, self._run, *chunk, budget, sent, key=key, pure=False)
         self._futures[number] = future
-        if self.posts is not None:
+        if self._posts is not None:
             self._under_way[sent] = chunk
             try:
                 await future.exception()
             finally:
-                del self._under_way[sent]
-            if sent in self._posted:
+                self._under_way.pop(sent, None)
+            if sent in self._answered:
                 # What came before its worker died counts.
-                return self._posted.pop(sent)
+                return None
         packed: bytes = await self.client.gather(future, asynchronous=True)
         return packed
 
@@ -238,7 +263,7 @@ class ClusterExecutor:
         chunks = dict(self._under_way)
         return {
             UnderWay(number, span.start, stop - span.stop): (pid, span.slot)
-            for pid in self.pids()
+            for pid in self._pids()
             for span in read_executing(str(self.black_boxes), pid, self._run) or ()
             for number, (start, stop) in chunks.items()
             if start <= span.start < stop
@@ -250,7 +275,7 @@ class ClusterExecutor:
         while not self._stopped:
             await asyncio.sleep(interval(timeout))
             now = time.monotonic()
-            for pid in self.pids():
+            for pid in self._pids():
                 spans = read_executing(str(self.black_boxes), pid, self._run) or ()
                 overdue = [
                     span for span in spans
@@ -278,12 +303,12 @@ class ClusterExecutor:
             return Reply(chunk, death=Death(overdue=overdue), executing=executing, others=others)
         if self.black_boxes is not None and self.company.ended_for_another(pid, self._run):
             return Reply(chunk, death=Death(for_another=True), executing=executing, others=others)
-        death = self.why_died(pid)
+        death = self._why_died(pid)
         for _ in range(40):
             if death is not None:
                 break
             await asyncio.sleep(0.05)
-            death = self.why_died(pid)
+            death = self._why_died(pid)
         return Reply(chunk, death=death or Death(), executing=executing, others=others)
 
     async def _read_last_words(self) -> None:
@@ -295,7 +320,7 @@ class ClusterExecutor:
         """Block for the first reply, then take all that are there."""
         replies: list[Reply] = []
         while not replies or not self._replies.empty():
-            reply = self._replies.get() if replies else self._next()
+            reply = _opened(self._replies.get() if replies else self._next())
             if not isinstance(reply, BaseException):
                 replies.append(reply)
             elif replies:
@@ -306,7 +331,7 @@ class ClusterExecutor:
                 raise reply
         return replies
 
-    def _next(self) -> Reply | BaseException:
+    def _next(self) -> Reply | Posted | BaseException:
         while True:
             try:
                 return self._replies.get(timeout=1.0)
@@ -318,8 +343,8 @@ class ClusterExecutor:
         """Take the job away: what is under way is ended, softly and then with its process; what waits never begins."""
         self._stopped = True
         evaluators_here.pop(self._run, None)
-        if self.posts is not None:
-            self.posts.pop(self._run, None)
+        if (posts := self._posts) is not None:
+            posts.pop(self._run, None)
         if self.store is not None:
             self.store.end(self._run)
         if self.client.status == "running":
@@ -350,7 +375,7 @@ class ClusterExecutor:
         ended: set[int] = set()
         while self.client.status == "running":
             now = time.monotonic()
-            busy = [pid for pid in self.pids() if read_executing(str(self.black_boxes), pid, self._run)]
+            busy = [pid for pid in self._pids() if read_executing(str(self.black_boxes), pid, self._run)]
             since = {pid: since.get(pid, now) for pid in busy}
             for pid in busy:
                 if now > since[pid] + GRACE and pid not in ended:
@@ -360,6 +385,16 @@ class ClusterExecutor:
                 return
             await asyncio.sleep(0.05)
         # The session closes, and ends them itself.
+
+
+def _opened(answer: Reply | Posted | BaseException) -> Reply | BaseException:
+    if not isinstance(answer, tuple):
+        return answer
+    chunk, packed = answer
+    try:
+        return Reply(chunk, block=unpack_reply(packed))
+    except CallError as error:
+        return error
 
 
 def _lost(why: str) -> ClusterLost:

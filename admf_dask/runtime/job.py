@@ -34,6 +34,8 @@ POSTED = b""
 """The answer of a worker whose scheduler runs in the driver's process, where it has posted the real one."""
 POST = "admf_dask_reply"
 """The operation of a posted answer on the stream from worker to scheduler."""
+ANNOUNCE = "admf_dask_job"
+"""The operation of a job on the stream from scheduler to worker."""
 LARGEST_POSTED = 8 * 2**20
 """Bytes of an answer that may travel on that stream, before heartbeats and other tasks; larger ones are fetched."""
 _box: BlackBox | None = None

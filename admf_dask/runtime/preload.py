@@ -10,6 +10,7 @@ from admf_dask import above
 from admf_dask.local.child import die_with_parent
 from admf_dask.runtime.accounts import count_private_memory
 from admf_dask.runtime.forkserver import leave_server
+from admf_dask.runtime.job import ANNOUNCE
 
 _SWITCH_SECONDS = 0.001
 """A worker's event loop waits so long for the interpreter when an item holds it: at Python's own 5 ms each result and each next
@@ -19,6 +20,7 @@ chunk came that much later."""
 def dask_setup(worker: Any) -> None:
     """Count private memory, leave Ctrl-C to the driver, and end with it, also where a C call holds this interpreter."""
     count_private_memory(worker)
+    worker.stream_handlers[ANNOUNCE] = worker.plugin_add
     # What items print on the driver's terminal goes above its bar; of child processes and C code it goes where it goes.
     above.begin()
     leave_server()

@@ -517,14 +517,12 @@ class Session:
         return ClusterExecutor(
             self._client,
             self.layout.workers,
+            self._cluster,
             in_process=self.layout.mode == "thread",
             black_boxes=None if self.layout.mode == "thread" else self._scratch,
-            why_died=self._cluster.why_died,
-            pids=self._cluster.pids,
             farewells=self._farewells,
             company=self._company,
             store=None if self.layout.mode == "thread" else self._shared,
-            posts=None if self.layout.mode == "thread" else self._cluster.posts,
         )
 
     def __repr__(self) -> str:
