@@ -16,6 +16,8 @@ rehearsal of the same jobs.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import itertools
 import json
 import math
@@ -24,6 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -47,23 +51,25 @@ class Entry:
     name: str
     quick: Any
     whole: Any
+    brief: Any = None
+    """For `--brief`, where that is less than for `--quick`."""
 
-    def size(self, quick: bool) -> Any:
+    def size(self, given: argparse.Namespace) -> Any:
         """What it is given; None leaves it out."""
-        return self.quick if quick else self.whole
+        return common.of_form(given, self.whole, self.quick, self.brief or self.quick)
 
 
 W1 = [
     Entry("admf_dask optimize", (100, 100), (100, 100)),
     Entry("admf_dask optimize", (200, 500), (200, 500)),
     Entry("admf_dask optimize", None, (1000, 1000)),
-    Entry("admf_dask optimize, thread", None, (1000, 1000)),
+    Entry("admf_dask optimize, thread", None, (1000, 1000), brief=(200, 500)),
     Entry("numba loop, plain", 20_000, 200_000),
     Entry("numba loop, tuned", 20_000, 200_000),
     Entry("raptorbt", 2_000, 10_000),
-    Entry("vectorbt", 1_000, 4_000),
-    Entry("backtesting.py", 24, 100),
-    Entry("backtrader", 4, 16),
+    Entry("vectorbt", 1_000, 4_000, brief=500),
+    Entry("backtesting.py", 24, 100, brief=8),
+    Entry("backtrader", 4, 16, brief=2),
 ]
 W2 = [
     Entry("admf_dask optimize", (20, 50), (20, 50)),
@@ -72,16 +78,16 @@ W2 = [
     Entry("numba loop, tuned", 200, 1_000),
     Entry("raptorbt", 8, 32),
     Entry("vectorbt, long", 4, 16),
-    Entry("backtesting.py", None, 2),
+    Entry("backtesting.py", None, 2, brief=2),
 ]
 W3 = [
     Entry("admf_dask backtests", 2_000, 10_000),
     Entry("numba loop, plain", 2_000, 10_000),
     Entry("numba loop, tuned", 2_000, 10_000),
     Entry("raptorbt", 1_000, 10_000),
-    Entry("vectorbt", 400, 2_000),
-    Entry("backtesting.py", 20, 100),
-    Entry("backtrader", 4, 16),
+    Entry("vectorbt", 400, 2_000, brief=80),
+    Entry("backtesting.py", 20, 100, brief=8),
+    Entry("backtrader", 4, 16, brief=2),
 ]
 BAR = [
     Entry("admf_dask event engine", 2, 5),
@@ -108,12 +114,13 @@ def main() -> int:
     for name, entry in map(entries_of.__getitem__, common.chosen(list(entries_of), given.only)):
         # One name may stand for several sizes.
         wanted[name] = [one for one in loads[name][2] if one.name == entry.name or one in wanted.get(name, [])]
+    given.cache = compiled(given.slots, wanted.values()) if given.brief else None
     for name, entries in wanted.items():
         title, load, _, grid = loads[name]
         rows = [
             row
             for entry in entries
-            if entry.size(given.quick) is not None
+            if entry.size(given) is not None
             and (row := measured(entry, load, grid, 1 if name == "a bar" else given.slots, given)) is not None
         ]
         figures[name] = rows
@@ -163,14 +170,15 @@ def verdicts(found: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def sweep_table(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Rates as multiples of the plain loop."""
+    """Rates as multiples of the plain loop; the first results where they were looked at."""
     plain = next((row["rate"] for row in rows if row["contender"] == "numba loop, plain"), float("nan"))
-    head = ("contender", "backtests", "time", "a second", "x plain loop", "memory", "first, cold", "warm")
-    return head, [
+    head = ("contender", "backtests", "time", "a second", "x plain loop", "memory")
+    firsts = ("first, cold", "warm") if all(row["cold"] for row in rows) else ()
+    return head + firsts, [
         [
             row["contender"], f"{row['jobs']:,}", common.seconds(row["seconds"]), f"{row['rate']:,.0f}" if row["rate"] > 99
-            else f"{row['rate']:.1f}", f"{row['rate'] / plain:.3g}", common.mib(row["memory"]), common.seconds(row["cold"]),
-            common.seconds(row["warm"]),
+            else f"{row['rate']:.1f}", f"{row['rate'] / plain:.3g}", common.mib(row["memory"]),
+            *(common.seconds(row[name]) for name in ("cold", "warm") if firsts),
         ]
         for row in rows
     ]  # fmt: skip
@@ -185,27 +193,43 @@ def bars_table(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[s
 
 def measured(entry: Entry, load: str, grid: tuple[int, int], slots: int, given: Any) -> dict[str, Any] | None:
     """One row; None, with a word on why, for a contender that is not installed or failed."""
-    size = entry.size(given.quick)
+    size = entry.size(given)
     jobs = axes_of(*size, grid) if isinstance(size, tuple) else drawn_jobs(size, load, grid)
     count = math.prod(size) if isinstance(size, tuple) else size
     common.say(f"{load}: {entry.name}, {count:,} backtests")
+    cold = None
     try:
-        with tempfile.TemporaryDirectory() as cache:
-            with Child(entry.name, load, slots, cache) as child:
-                cold = child.first
+        with contextlib.nullcontext(given.cache.name) if given.cache else tempfile.TemporaryDirectory() as cache:
+            if not given.cache:
+                with Child(entry.name, load, slots, cache) as child:
+                    cold = child.first
             with Child(entry.name, load, slots, cache) as child:
                 check(child, load, axes=isinstance(size, tuple))
                 with peak_of_tree(child.pid) as peak:
                     child.ask(jobs, 1)
                 spent = child.ask(jobs, given.rounds)["seconds"]
     except ChildFailed as failure:
-        common.say(f"  left out: {failure}")
+        print(f"left out: {entry.name} on {load}: {failure}", flush=True)
         return None
     seconds = statistics.median(spent)
     return {
         "contender": entry.name, "jobs": count, "seconds": seconds, "rate": count / seconds,
         "memory": peak.bytes, "cold": cold, "warm": child.first, "all": spent,
     }  # fmt: skip
+
+
+def compiled(slots: int, wanted: Iterable[list[Entry]]) -> tempfile.TemporaryDirectory[str]:
+    """One cache of compiled code for all, filled beforehand: one for each is what "first, cold" is about, and takes minutes."""
+    cache = tempfile.TemporaryDirectory()
+
+    def fill(name: str) -> None:
+        with contextlib.suppress(ChildFailed), Child(name, "daily", slots, cache.name):
+            common.say(f"compiled: {name}")
+
+    names = {entry.name: None for entries in wanted for entry in entries if entry.name.startswith(("admf", "numba"))}
+    with ThreadPoolExecutor(slots) as pool:
+        list(pool.map(fill, names))
+    return cache
 
 
 def axes_of(fast: int, slow: int, grid: tuple[int, int]) -> books.Jobs:

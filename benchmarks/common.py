@@ -23,6 +23,8 @@ PACKAGES = (
     "joblib", "vectorbt", "vectorbt-rust", "backtesting", "backtrader", "raptorbt", "ray",
 )  # fmt: skip
 """Ours, then the peers."""
+NEEDS = {"joblib": "joblib", "ray lists": "ray"}
+"""The package without which a contender is left out."""
 
 
 def slots_here() -> int:
@@ -45,6 +47,7 @@ def describe_machine() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 2),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "missing": [name for name in PACKAGES if _version(name) is None],
     }
 
 
@@ -61,6 +64,9 @@ def options(description: str, *, rounds: int, quick_rounds: int) -> argparse.Nam
     parser.add_argument(
         "--quick", action="store_true", help=f"about two minutes: fewer rounds ({quick_rounds}) of smaller loads"
     )
+    parser.add_argument(
+        "--brief", action="store_true", help="smaller still: every comparison once, rough; as `run.py --quick` has it"
+    )
     parser.add_argument("--rounds", type=_positive, help=f"how often each is run; {rounds} unless told")
     parser.add_argument(
         "--slots", type=_positive, default=slots_here(), help="workers for everybody; all CPUs unless told"
@@ -71,12 +77,19 @@ def options(description: str, *, rounds: int, quick_rounds: int) -> argparse.Nam
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     given = parser.parse_args()
-    given.rounds = given.rounds or (quick_rounds if given.quick else rounds)
+    given.quick |= given.brief
+    given.rounds = given.rounds or of_form(given, rounds, quick_rounds, 1)
     return given
 
 
+def of_form(given: argparse.Namespace, whole: Any, quick: Any, brief: Any) -> Any:
+    """What belongs to the form of the run that was asked for."""
+    return brief if given.brief else quick if given.quick else whole
+
+
 def chosen(names: Iterable[str], only: Sequence[str] | None) -> list[str]:
-    """The names that `--only` leaves. Ends the program when that is none."""
+    """The names that `--only` and missing packages leave. Ends the program when that is none."""
+    names = [name for name in names if has(NEEDS.get(name, "dask"))]
     found = [name for name in names if only is None or any(text in name for text in only)]
     if not found:
         raise SystemExit(f"--only {' --only '.join(only or ())} leaves nothing; the names are: {', '.join(names)}")

@@ -168,7 +168,7 @@ def main() -> int:
             f"one call that returns {size}", ("contender", "median", "to ours"), rows, markdown=given.markdown
         )
     common.write_json(given.json, {"machine": facts, "seconds": times})
-    count = own.leaks if own.leaks is not None else (300 if given.quick else 10_000)
+    count = own.leaks if own.leaks is not None else common.of_form(given, 10_000, 300, 100)
     return 0 if not count or leaks(count) else 1
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from common import median_of, mib, micro, say, seconds
+from common import median_of, mib, micro, of_form, say, seconds
 from gauge import Gauge
 from loads import Load
 from trial import ContenderFailed, Lap, Trial
@@ -59,32 +60,46 @@ class Results:
 Loads = Callable[[str], Sequence[Load]]
 
 
-def race(names: Sequence[str], loads_of: Loads, *, slots: int, rounds: int, quick: bool) -> Results:
-    """Run `rounds` rounds over the contenders; one that fails is reported, left out afterwards, and stops nobody.
+@dataclass(frozen=True)
+class Pace:
+    """How long things may take, in seconds."""
 
-    `quick` takes the ideal over shorter stretches, and times short loads less often in a round. The processes that measure it
-    are new ones for each contender: where things happen to lie in its memory makes a process a tenth faster or slower for all
-    its life, and with the same ones for everybody that luck would be in every ratio.
+    window: float
+    """The stretch over which the ideal is measured."""
+    lap: float
+    """Loads shorter than this are timed several times in a round."""
+    patience: float
+    """The wait for a calm machine before timing goes on regardless."""
+
+
+WHOLE, QUICK, BRIEF = Pace(1.5, 5.0, 4.0), Pace(0.5, 1.5, 4.0), Pace(0.2, 0.5, 0.0)
+
+
+def race(names: Sequence[str], loads_of: Loads, given: argparse.Namespace) -> Results:
+    """Run the rounds over the contenders; one that fails is reported, left out afterwards, and stops nobody.
+
+    The processes that measure the ideal are new ones for each contender: where things happen to lie in its memory makes a
+    process a tenth faster or slower for all its life, and with the same ones for everybody that luck would be in every ratio.
     """
-    results = Results()
-    for number in range(rounds):
+    results, pace = Results(), of_form(given, WHOLE, QUICK, BRIEF)
+    for number in range(given.rounds):
         for name in names:
             if name not in results.failed:
-                say(f"round {number + 1} of {rounds}: {name}")
+                say(f"round {number + 1} of {given.rounds}: {name}")
                 try:
-                    with Gauge(slots, 0.5 if quick else 1.5) as gauge:
-                        _trial(results, number, name, loads_of(name), gauge, 1.5 if quick else 5.0)
+                    with Gauge(given.slots, pace.window) as gauge:
+                        _trial(results, number, name, loads_of(name), gauge, pace)
                 except ContenderFailed as failure:
                     results.failed[name] = str(failure)
                     say(str(failure))
     return results
 
 
-def _trial(results: Results, number: int, name: str, loads: Sequence[Load], gauge: Gauge, lap_seconds: float) -> None:
+def _trial(results: Results, number: int, name: str, loads: Sequence[Load], gauge: Gauge, pace: Pace) -> None:
     with Trial(name, gauge.slots, gauge) as trial:
         for load in loads:
             peak = trial.rehearse(load)
-            for lap in trial.time(load, repeats(load, lap_seconds), 3 * lap_seconds):
+            for lap in trial.time(load, repeats(load, pace.lap), 3 * pace.lap, pace.patience):
                 results.timings.append(Timing(number, name, load.name, len(load.items), lap, peak.bytes))
     results.cold.setdefault(name, []).append(trial.cold)
 

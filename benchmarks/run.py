@@ -1,19 +1,22 @@
 """Every comparison in this folder, one after another, and a page of what came out: `results.html` and `results.md`.
 
     python benchmarks/run.py                    all of them, an hour or so
-    python benchmarks/run.py --quick            a few minutes: one round of small loads
+    python benchmarks/run.py --quick            about MINUTES: every program with --brief, so figures are rough
     python benchmarks/run.py --only spine       one; the page keeps what other runs left in the same folder
     python benchmarks/run.py --out FOLDER       where to; benchmark-results unless told
 
 A program is a file here that takes the common options; whoever adds one need not tell this file. Each runs in a process of its
 own, prints its tables, and leaves them in the folder as NAME.md and NAME.json. The page holds every table whole, with what was
-missed and what failed; the charts are drawn from those tables and open without a network. Returns 1 if a program failed.
+missed, what failed, which peers are not installed and how much others used the CPUs; the charts are drawn from those tables and
+open without a network. Ctrl-C ends the program under way and all that it started; the page has what was done before. Returns 1 if
+a program failed or was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
 import re
 import subprocess
@@ -26,8 +29,16 @@ from pathlib import Path
 from typing import Any
 
 import common
+import psutil
+from foreign import LIMIT, foreign_share
 
 HERE = Path(__file__).resolve().parent
+PATIENCE = 20.0
+"""Seconds that an interrupted program has to end what it started."""
+ROUGH = (
+    "Programs with `--brief` ran once each, on small loads: their figures are rough, and a goal met or missed there "
+    "is a hint. What is quoted elsewhere comes from whole runs."
+)
 PLOTTED = ("of ideal", "to plain", "a second", "a bar", "efficiency", "open to first", "to owned", "median", "time")
 """The column that a table's chart shows: the first of these that it has with numbers."""
 NUMBER = re.compile(r"([\d,]*\.?\d+)\s*(ns|µs|ms|s|min|h|d|KiB|MiB|GiB)?\b")
@@ -81,16 +92,36 @@ def run(name: str, out: Path, options: list[str]) -> bool:
     """Run a program; its text goes to the folder, its progress to the terminal. Whether it ended well."""
     common.say(f"== {name} {' '.join(options)}")
     began = time.perf_counter()
-    figures = out / f"{name}.json"
-    figures.unlink(missing_ok=True)
+    page, figures = out / f"{name}.md", out / f"{name}.json"
+    for left in (page, figures):
+        left.unlink(missing_ok=True)
     command = [sys.executable, str(HERE / f"{name}.py"), "--markdown", "--json", str(figures), *options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    took = time.perf_counter() - began
-    last = "" if not done.returncode else f"\nMISSED: the program ended with exit code {done.returncode}\n"
-    shown = " ".join(["python", f"benchmarks/{name}.py", *options])
-    text = re.sub(r"\nAll figures are in .*\n", "\n", done.stdout)
-    (out / f"{name}.md").write_text(f"`{shown}` took {took:.0f} s.\n\n{text}{last}")
-    return not done.returncode
+    with foreign_share() as foreign, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            printed, _ = process.communicate()
+        except KeyboardInterrupt:
+            end(process)
+            raise
+    shown, took = " ".join(["python", f"benchmarks/{name}.py", *options]), time.perf_counter() - began
+    disturbed = ", which disturbs it" if foreign.share > LIMIT else ""
+    first = f"`{shown}` took {took:.0f} s; others used {foreign.share:.0%} of the CPUs meanwhile{disturbed}."
+    last = f"\nMISSED: the program ended with exit code {process.returncode}\n" if process.returncode else ""
+    text = re.sub(r"\nAll figures are in .*\n", "\n", printed)
+    page.write_text(f"{first}\n\n{text}{last}")
+    return not process.returncode
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Wait for an interrupted program, which got the Ctrl-C too and ends what it started; end all of it after `PATIENCE`."""
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        common.say("it does not end, so it is ended")
+    finally:
+        if process.poll() is None:
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
 
 
 def outcomes(out: Path) -> list[Outcome]:
@@ -183,6 +214,8 @@ def scaling_chart(records: list[dict[str, Any]]) -> Any:
 def machine_words(found: list[Outcome], now: str) -> list[str]:
     """The machine and all versions, from what the programs wrote down."""
     lines, seen = [f"Written {now}."], set()
+    if any("--brief" in outcome.text.partition("\n")[0] for outcome in found):
+        lines.append(ROUGH)
     for outcome in found:
         facts = outcome.facts.get("machine")
         if facts:
@@ -191,6 +224,8 @@ def machine_words(found: list[Outcome], now: str) -> list[str]:
                 f"{facts['cpus']} CPUs ({facts['cpu']}), {common.mib(facts['memory_bytes'])}, {facts['system']}, "
                 f"{facts['python']}; " + ", ".join(f"{name} {version}" for name, version in packages.items())
             )
+            if facts["missing"]:
+                line += f"; not installed, so not compared: {', '.join(facts['missing'])}"
             if line not in seen:
                 seen.add(line)
                 lines.append(line)
@@ -223,7 +258,7 @@ def write_html(path: Path, found: list[Outcome], now: str) -> None:
     from bokeh.embed import components
     from bokeh.resources import INLINE
 
-    body = ["<h1>Measured</h1>", *(f"<p>{escape(line)}</p>" for line in machine_words(found, now))]
+    body = ["<h1>Measured</h1>", *(f"<p>{_line(line)}</p>" for line in machine_words(found, now))]
     plots: list[Any] = []
     for outcome in found:
         body.append(f"<h2>{escape(outcome.name)}</h2><p>{escape(outcome.question)}</p>")
@@ -257,7 +292,7 @@ def _line(text: str) -> str:
 def main() -> int:
     """Run, write the page. Returns 1 when a program failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one round of small loads each, a few minutes in all")
+    parser.add_argument("--quick", action="store_true", help="every program with --brief, about six minutes in all")
     parser.add_argument("--only", action="append", metavar="NAME", help="one of the programs; repeatable")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), metavar="FOLDER")
     parser.add_argument("--page", action="store_true", help="run nothing; write the page of what the folder holds")
@@ -266,8 +301,14 @@ def main() -> int:
     if unknown := sorted(set(names) - set(programs())):
         parser.error(f"there is no program {', '.join(unknown)}; there are {', '.join(programs())}")
     given.out.mkdir(parents=True, exist_ok=True)
-    options = ["--quick", "--rounds", "1"] if given.quick else []
-    failed = [] if given.page else [name for name in names if not run(name, given.out, options)]
+    failed = []
+    for name in () if given.page else names:
+        try:
+            if not run(name, given.out, ["--brief"] if given.quick else []):
+                failed.append(name)
+        except KeyboardInterrupt:
+            failed.append(f"{name} (interrupted)")
+            break
     found, now = outcomes(given.out), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     write_markdown(given.out / "results.md", found, now)
     write_html(given.out / "results.html", found, now)

@@ -323,7 +323,7 @@ def main() -> int:
     given: argparse.Namespace = common.options("Scaling: measured costs, modelled runs.", rounds=3, quick_rounds=1)
     facts = common.describe_machine()
     common.print_machine(facts)
-    chunks = 400 if given.quick else 1_000
+    chunks = common.of_form(given, 1_000, 400, 200)
     measured: dict[str, Costs] = {}
     kinds = [(given.slots, "auto"), (given.slots, "none")]
     kinds += [] if given.quick else [(8, "auto"), (16, "auto")]

@@ -34,21 +34,23 @@ import pandas as pd
 import psutil
 from memory import INTERVAL, peak_of_tree
 
-ROWS = 6_250_000
-TABLES = 50
+FRAME, TABLE, TABLES = 6_250_000, 1_250_000, 50
+"""Rows of the frame and of each table, and how many tables there are."""
+BRIEF = 5
+"""With --brief all rows are divided by this."""
 
 
-def make_frame() -> pd.DataFrame:
+def make_frame(smaller: int) -> pd.DataFrame:
     """500 MB."""
-    values = np.empty((10, ROWS))
+    values = np.empty((10, FRAME // smaller))
     np.random.default_rng(0).standard_normal(out=values)
     return pd.DataFrame(values.T, columns=[f"c{i}" for i in range(10)])
 
 
-def make_tables() -> dict[str, pd.DataFrame]:
+def make_tables(smaller: int) -> dict[str, pd.DataFrame]:
     """50 tables of 10 MB."""
     source = np.random.default_rng(0)
-    return {f"S{i}": pd.DataFrame({"close": source.normal(size=1_250_000)}) for i in range(TABLES)}
+    return {f"S{i}": pd.DataFrame({"close": source.normal(size=TABLE // smaller)}) for i in range(TABLES)}
 
 
 def read_frame(i: int, frame: pd.DataFrame) -> float:
@@ -62,10 +64,11 @@ def read_table(i: int, tables: dict[str, pd.DataFrame]) -> float:
     return float(sum(step(column) for step in (np.sum, np.max, np.min) * 30)) + float(column[i])
 
 
-LOADS: dict[str, tuple[Callable[[], Any], Callable[[int, Any], float], int]] = {
-    "one frame of 500 MB": (make_frame, read_frame, 1000),
-    "50 tables of 10 MB": (make_tables, read_table, 1000),
+LOADS: dict[str, tuple[Callable[[int], Any], Callable[[int, Any], float], int, int]] = {
+    "one frame of {} MB": (make_frame, read_frame, 10 * FRAME * 8, 1),
+    "50 tables of {} MB": (make_tables, read_table, TABLES * TABLE * 8, TABLES),
 }
+"""Title -> how the data is made and read, its bytes, in how many parts."""
 Run = Callable[[Any, int], list[float]]
 
 
@@ -173,9 +176,10 @@ CONTENDERS: dict[str, Any] = {
 }
 
 
-def contend(name: str, load: str, slots: int, items: int) -> None:
+def contend(name: str, load: str, slots: int, items: int, smaller: int) -> None:
     """One contender in this process, told by lines on standard input; answers are lines of JSON."""
-    make, function, _ = LOADS[load]
+    maker, function, _, _ = LOADS[load]
+    make = functools.partial(maker, smaller)
     wants_maker = name == "admf_dask shared, then dropped"
     with CONTENDERS[name](slots, function, make) as run:
         _answer("baseline")
@@ -195,9 +199,9 @@ def _answer(content: Any) -> None:
 class Contender:
     """A contender's process, seen from here."""
 
-    def __init__(self, name: str, load: str, slots: int, items: int) -> None:
+    def __init__(self, name: str, load: str, slots: int, items: int, smaller: int) -> None:
         """Start it; raises RuntimeError when it does not come up."""
-        command = [sys.executable, __file__, "--contend", name, load, str(slots), str(items)]
+        command = [sys.executable, __file__, "--contend", name, load, *map(str, (slots, items, smaller))]
         self.child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
         )
@@ -264,21 +268,21 @@ def private_of_tree(pid: int) -> int:
     return total
 
 
-def race(load: str, names: list[str], given: Any, items: int) -> dict[str, Any]:
+def race(load: str, title: str, names: list[str], given: Any, items: int) -> dict[str, Any]:
     """All contenders on one load: rehearsals first, then rounds in turn."""
     found: dict[str, Any] = {}
     running: dict[str, Contender] = {}
     try:
         for name in names:
-            common.say(f"{load}: {name}")
+            common.say(f"{title}: {name}")
             try:
-                running[name] = contender = Contender(name, load, given.slots, items)
+                running[name] = contender = Contender(name, load, given.slots, items, given.smaller)
                 contender.rehearse()
             except RuntimeError as error:
                 found[name] = {"error": str(error)}
                 running.pop(name).close()
         for number in range(given.rounds):
-            common.say(f"{load}: round {number + 1} of {given.rounds}")
+            common.say(f"{title}: round {number + 1} of {given.rounds}")
             order = list(running.values())
             for contender in order if number % 2 == 0 else reversed(order):
                 contender.time()
@@ -289,12 +293,12 @@ def race(load: str, names: list[str], given: Any, items: int) -> dict[str, Any]:
     return {name: found[name] for name in names}
 
 
-def size_of_handle(make: Any) -> int:
+def size_of_handle(make: Any, given: Any) -> int:
     """Bytes that travel instead of the data."""
     from admf_dask import Session
 
     with Session(mode="thread", workers=1, dashboard=None) as session:
-        return len(pickle.dumps(session.share(make())))
+        return len(pickle.dumps(session.share(make(given.smaller))))
 
 
 def main() -> int:
@@ -304,15 +308,16 @@ def main() -> int:
     common.print_machine(facts)
     figures: dict[str, Any] = {"machine": facts}
     names = common.chosen(CONTENDERS, given.only)
-    for load, (make, _, items) in LOADS.items():
-        if given.load is not None and given.load not in load:
+    items = 200 if given.quick else 1000
+    for load, (make, _, size, parts) in LOADS.items():
+        one = size // given.smaller
+        title = load.format(one // parts // 10**6)
+        if given.load is not None and given.load not in title:
             continue
-        items = items // 5 if given.quick else items
-        one = 10 * ROWS * 8 if make is make_frame else TABLES * 1_250_000 * 8
-        found = race(load, names, given, items)
-        figures[load] = {"items": items, "handle_bytes": size_of_handle(make), "contenders": found}
-        report(load, items, one, found, given.markdown)
-        print(f"a handle has {figures[load]['handle_bytes']} bytes")
+        found = race(load, title, names, given, items)
+        figures[title] = {"items": items, "handle_bytes": size_of_handle(make, given), "contenders": found}
+        report(title, items, one, found, given.markdown)
+        print(f"a handle has {figures[title]['handle_bytes']} bytes")
     common.write_json(given.json, figures)
     return 0
 
@@ -323,7 +328,7 @@ def _options() -> Any:
     load, rest = which.parse_known_args()
     sys.argv[1:] = rest
     given = common.options("Sharing data between workers.", rounds=5, quick_rounds=3)
-    given.load = load.load
+    given.load, given.smaller = load.load, BRIEF if given.brief else 1
     return given
 
 
@@ -355,7 +360,7 @@ def report(load: str, items: int, one: int, found: dict[str, Any], markdown: boo
 
 if __name__ == "__main__":
     if "--contend" in sys.argv:
-        name, load, slots, items = sys.argv[2:]
-        contend(name, load, int(slots), int(items))
+        name, load, *numbers = sys.argv[2:]
+        contend(name, load, *map(int, numbers))
     else:
         raise SystemExit(main())

@@ -11,6 +11,7 @@ best score known.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 import common
@@ -29,7 +30,7 @@ PEERS = (
     "dask.bag tuned",
     "client.map",
     "client.map lists",
-    *(["ray lists"] if common.has("ray") else []),
+    "ray lists",
 )
 NAMES = (OURS, *PEERS, BY_HAND, *OURS_IN_OTHER_MODES)
 SLOW_ON_LIGHT = {"client.map": 0.02}
@@ -41,10 +42,10 @@ SLOW_ON_HEAVY = dict.fromkeys(("admf_dask thread", "admf_dask enabled: false"), 
 LIGHT, HEAVY = "light", "heavy"
 
 
-def make_loads(quick: bool) -> tuple[Grid, Grid]:
+def make_loads(given: argparse.Namespace) -> tuple[Grid, Grid]:
     """Both loads, calibrated to this machine."""
-    light = Grid(LIGHT, calibrate(10e-6), 10e-6, fast=250, slow=400)
-    heavy = Grid(HEAVY, calibrate(20e-3), 20e-3, fast=10 if quick else 50, slow=20)
+    light = Grid(LIGHT, calibrate(10e-6), 10e-6, fast=100 if given.brief else 250, slow=400)
+    heavy = Grid(HEAVY, calibrate(20e-3), 20e-3, fast=common.of_form(given, 50, 10, 5), slow=20)
     return light, heavy
 
 
@@ -90,14 +91,14 @@ def main() -> int:
     names = common.chosen(NAMES, given.only)
     facts = common.describe_machine()
     common.print_machine(facts)
-    light, heavy = make_loads(given.quick)
+    light, heavy = make_loads(given)
     print(f"{given.slots} slots, {given.rounds} rounds; loops for the two loads: {light.loops}, {heavy.loops}")
 
     def loads_of(name: str) -> list[Grid]:
         slow = QUICK_ON_LIGHT if given.quick else SLOW_ON_LIGHT
         return [light.fewer(slow.get(name, 1.0)), heavy.fewer(SLOW_ON_HEAVY.get(name, 1.0))]
 
-    results = race(names, loads_of, slots=given.slots, rounds=given.rounds, quick=given.quick)
+    results = race(names, loads_of, given)
     print_results(results, names, [light, heavy], given.markdown)
     figures = {"machine": facts, "slots": given.slots, "loads": [describe(light), describe(heavy)], **results.record()}
     common.write_json(given.json, figures)

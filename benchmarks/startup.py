@@ -9,6 +9,7 @@ item and closes. The goal: open to first result no slower than the stock cluster
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -57,18 +58,21 @@ def run_once(variant: dict[str, Any], slots: int) -> Run:
     return {**parts, "open to first": parts["open"] + parts["first"], "total": ended - began, "foreign": foreign.share}
 
 
-def measure(names: Sequence[str], rounds: int, slots: int) -> tuple[dict[str, list[Run]], dict[str, str]]:
-    """(runs, failures) by variant, interleaved; the first run of each warms the file cache and does not count."""
+def measure(names: Sequence[str], given: argparse.Namespace) -> tuple[dict[str, list[Run]], dict[str, str]]:
+    """(runs, failures) by variant, interleaved. The first run of each, with `--brief` of the first of ours and of stock, warms
+    the file cache and does not count.
+    """
     runs: dict[str, list[Run]] = {name: [] for name in names}
     failed: dict[str, str] = {}
-    for number in range(rounds + 1):
-        common.say(f"round {number} of {rounds}" if number else "round 0, to warm the file cache")
-        for name in names:
+    first = {VARIANTS[name]["who"]: name for name in reversed(names)} if given.brief else dict(zip(names, names))
+    for number in range(given.rounds + 1):
+        common.say(f"round {number} of {given.rounds}" if number else "round 0, to warm the file cache")
+        for name in names if number else first.values():
             if name in failed:
                 continue
-            wait_for_calm(5.0)
+            wait_for_calm(0.0 if given.brief else 5.0)
             try:
-                run = run_once(VARIANTS[name], slots)
+                run = run_once(VARIANTS[name], given.slots)
             except (RuntimeError, subprocess.TimeoutExpired) as error:
                 failed[name] = str(error)
                 continue
@@ -118,7 +122,7 @@ def main() -> int:
     )
     facts = common.describe_machine()
     common.print_machine(facts)
-    runs, failed = measure(common.chosen(QUICK if given.quick else VARIANTS, given.only), given.rounds, given.slots)
+    runs, failed = measure(common.chosen(QUICK if given.quick else VARIANTS, given.only), given)
     columns = ["variant", *PARTS, "open to first", "total", "x goal", "calm runs"]
     common.print_table("start-up, medians", columns, rows_of(runs, failed), markdown=given.markdown)
     print()

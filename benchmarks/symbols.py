@@ -38,6 +38,8 @@ from memory import peak_of_tree
 OURS = "admf_dask"
 PLAIN = "plain pandas"
 GOAL = 0.95
+BRIEF = 100
+"""Symbols of each set with --brief."""
 Run = Callable[[str, str], None]
 
 
@@ -208,25 +210,37 @@ def check(source: Path, expected: Path, out: Path) -> None:
     assert not [path for path in out.iterdir() if path.suffix != ".parquet" and path.name != ".journal"], "half files"
 
 
-def race(names: list[str], source: Path, folder: Path, slots: int, rounds: int) -> dict[str, Any]:
-    """All contenders on one set: a rehearsal each, then rounds in turn. Returns times, ideals and peaks."""
-    expected, out = folder / "expected", folder / "out"
-    with Contender(PLAIN, slots) as reference:
-        reference.seconds(source, expected)
+def race(names: list[str], source: Path, folder: Path, given: Any) -> dict[str, Any]:
+    """All contenders on one set: a rehearsal each, then rounds in turn. Returns times, ideals and peaks.
+
+    With `--brief` the process of the rehearsal is timed too: on a small set the first call of a new one is mostly imports.
+    """
+    slots, expected, out = given.slots, folder / "expected", folder / "out"
+    shutil.rmtree(expected, ignore_errors=True)
+    expected.mkdir()
+    with plain(slots) as reference:
+        reference(str(source), str(expected))
+    before = ideal(slots, source, out) if given.brief else None
     peaks: dict[str, int | None] = {}
+    rehearsed: dict[str, float] = {}
     for name in names:
         common.say(f"{source.name}: rehearsal of {name}")
-        with Contender(name, slots) as contender, peak_of_tree(contender.pid) as peak:
-            contender.seconds(source, out)
-        peaks[name] = peak.bytes
-        check(source, expected, out)
+        with Contender(name, slots) as contender:
+            with peak_of_tree(contender.pid) as peak:
+                contender.seconds(source, out)
+            peaks[name] = peak.bytes
+            check(source, expected, out)
+            if given.brief:
+                rehearsed[name] = contender.seconds(source, out)
     times: dict[str, list[float]] = {name: [] for name in names}
     of_ideal: dict[str, list[float]] = {name: [] for name in names}
-    before = ideal(slots, source, out)
-    for number in range(rounds):
-        spent = {}
+    before = before or ideal(slots, source, out)
+    for number in range(given.rounds):
+        spent = rehearsed if not number else {}
         for name in names:
-            common.say(f"{source.name}: round {number + 1} of {rounds}: {name}")
+            if name in spent:
+                continue
+            common.say(f"{source.name}: round {number + 1} of {given.rounds}: {name}")
             with Contender(name, slots) as contender:
                 spent[name] = contender.seconds(source, out)
         after = ideal(slots, source, out)
@@ -279,13 +293,15 @@ def main() -> int:
         home = Path(folder)
         sets = {
             "real": work.write_real,
-            "synthetic": lambda path: work.write_synthetic(path, 200_000 if given.quick else 500_000),
+            "synthetic": functools.partial(
+                work.write_synthetic, largest=common.of_form(given, 500_000, 200_000, 100_000)
+            ),
         }
         for title, write in sets.items():
             (source := home / title).mkdir()
-            write(source)
+            write(source, count=BRIEF if given.brief else None)
             sizes = sorted(path.stat().st_size for path in source.iterdir())
-            found = race(names, source, home, given.slots, given.rounds)
+            found = race(names, source, home, given)
             figures[title] = found
             words = f"{len(sizes)} {title} symbols, files of {sizes[0] / 1000:,.0f} to {sizes[-1] / 1000:,.0f} kB"
             report(words, found, given.markdown)

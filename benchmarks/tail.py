@@ -25,12 +25,12 @@ def main() -> int:
     names = common.chosen(NAMES, given.only)
     facts = common.describe_machine()
     common.print_machine(facts)
-    nominal, count = (0.5e-3, 1_000) if given.quick else (1e-3, 2_000)
+    nominal, count = common.of_form(given, (1e-3, 2_000), (0.5e-3, 1_000), (0.5e-3, 600))
     loops = calibrate(nominal)
     loads = [Skew(order, loops, nominal, count=count, order=order) for order in ORDERS]
     print(f"{given.slots} slots, {given.rounds} rounds, {loops} loops in a short item")
 
-    results = race(names, lambda name: loads, slots=given.slots, rounds=given.rounds, quick=given.quick)
+    results = race(names, lambda name: loads, given)
     for load in loads:
         title = f"{count:,} items of {common.micro(nominal)}, 5 % of them 50 times longer: {load.name}"
         common.print_table(title, COLUMNS, rows_of(results, names, load.name, OURS), markdown=given.markdown)

@@ -23,8 +23,6 @@ from memory import Peak, peak_of_tree
 HERE = Path(__file__).resolve().parent
 PATIENCE = 300.0
 """Seconds after which an answer is given up."""
-CALM_PATIENCE = 4.0
-"""Seconds to wait for a calm machine before timing goes on regardless."""
 
 
 class ContenderFailed(Exception):
@@ -89,9 +87,12 @@ class Trial:
             self._ask("time", load.rehearsal().fresh())
         return peak
 
-    def time(self, load: Load, repeats: int, limit: float) -> list[Lap]:
-        """Time the load until `repeats` laps were undisturbed; at most twice as often, none begun after `limit` seconds."""
-        wait_for_calm(CALM_PATIENCE)
+    def time(self, load: Load, repeats: int, limit: float, patience: float) -> list[Lap]:
+        """Time the load until `repeats` laps were undisturbed; at most twice as often, none begun after `limit` seconds.
+
+        `patience`: how long to wait for a calm machine before it begins.
+        """
+        wait_for_calm(patience)
         deadline = time.monotonic() + limit
         laps: list[Lap] = []
         before = self._measured(self.gauge.seconds, load)

@@ -175,10 +175,10 @@ class Draws:
         self.drawn.clear()
 
 
-def a_million(slots: int, runs: int) -> list[list[str]]:
-    """Seconds and CPU seconds of a run without and with the page, and what the page made of it."""
+def a_million(slots: int, runs: int, warm: int) -> list[list[str]]:
+    """Seconds and CPU seconds of a run without and with the page, and what the page made of it; `warm` runs come first."""
     space = ParameterSpace({"a": range(1000), "b": range(1000)})
-    ways = {how: a_million_watched(how, slots, runs, space) for how in (UNWATCHED, WATCHED, LOOKED_AT)}
+    ways = {how: a_million_watched(how, slots, runs, warm, space) for how in (UNWATCHED, WATCHED, LOOKED_AT)}
     plain = ways[UNWATCHED]
     rows = []
     for how, (lap, cpu, grown, _) in ways.items():
@@ -189,14 +189,13 @@ def a_million(slots: int, runs: int) -> list[list[str]]:
 
 
 def a_million_watched(
-    how: str, slots: int, runs: int, space: ParameterSpace
+    how: str, slots: int, runs: int, warm: int, space: ParameterSpace
 ) -> tuple[float, float, int, list[list[str]]]:
     """Seconds, CPU seconds, bytes that the driver (and so the scheduler) grew, what was seen of the page."""
     draws = Draws()
     with watched(how, slots) as session:
         optimizer = ParallelOptimizer(session=session)
-        # What is kept of runs that ended has its size after five: then it is to stay as it is.
-        for _ in range(WHOLE_RUNS + 1):
+        for _ in range(warm):
             optimizer.optimize(space, wave, progress=progress_of(how), name="a million")
         draws.clear()
         before, cpu, began = psutil.Process().memory_info().rss, cpu_seconds(), time.perf_counter()
@@ -215,9 +214,9 @@ def a_million_watched(
     return seconds / runs, spent / runs, grown, rows
 
 
-def start_rows(rounds: int, slots: int) -> list[list[str]]:
+def start_rows(given: Any) -> list[list[str]]:
     """Seconds from opening to the first result."""
-    runs, failed = startup.measure(list(START), rounds, slots)
+    runs, failed = startup.measure(list(START), given)
     if failed:
         raise SystemExit(f"failed: {failed}")
     middle = {name: startup.median(runs[name], "open to first") for name in START}
@@ -232,16 +231,17 @@ def main() -> int:
     common.print_machine(facts)
     loads = [
         Grid("light", calibrate(10e-6), 10e-6, fast=250, slow=400),
-        Grid("heavy", calibrate(20e-3), 20e-3, fast=10, slow=10 if given.quick else 20),
+        Grid("heavy", calibrate(20e-3), 20e-3, fast=10, slow=common.of_form(given, 20, 10, 5)),
     ]
     found: dict[str, list[dict[str, dict[str, float]]]] = {UNWATCHED: [], WATCHED: [], LOOKED_AT: []}
     chosen = common.chosen(("loads", "million", "start"), given.only)
+    counts = common.of_form(given, [16, 3], [8, 2], [3, 2])
     for number in range(given.rounds if "loads" in chosen else 0):
         # Each way stands first, second and third in turn.
         order = list(found)[number % 3 :] + list(found)[: number % 3]
         for how in order:
             common.say(f"round {number + 1} of {given.rounds}: {how}")
-            found[how].append(laps(how, loads, given.slots, [8, 2] if given.quick else [16, 3]))
+            found[how].append(laps(how, loads, given.slots, counts))
     figures: dict[str, Any] = {"machine": facts, "laps": found}
     if "loads" in chosen:
         rows = [row for load in loads for row in ratio_rows(found, load.name)]
@@ -260,10 +260,12 @@ def main() -> int:
         ]
         common.print_table("watching, medians of ratios", columns, rows, markdown=given.markdown)
     if "million" in chosen:
-        figures["million"] = a_million(given.slots, 2 if given.quick else 12)
+        # What is kept of runs that ended has its size after five: then it is to stay as it is.
+        warm = 1 if given.brief else WHOLE_RUNS + 1
+        figures["million"] = a_million(given.slots, common.of_form(given, 12, 2, 1), warm)
         common.print_table("a million evaluations", ["what", ""], figures["million"], markdown=given.markdown)
     if "start" in chosen:
-        figures["start"] = start_rows(given.rounds, given.slots)
+        figures["start"] = start_rows(given)
         columns = ["session", "open to first result", "x stock with its dashboard"]
         common.print_table("start, medians", columns, figures["start"], markdown=given.markdown)
     common.write_json(given.json, figures)
