@@ -10,6 +10,8 @@ processes, of which the browser's is a part: it says where time goes, and does n
 million evaluations: updates a second, what drawing takes, rows and memory that the page keeps. Then the start of a session
 against the stock cluster with its dashboard. Goals: page and progress under 2 %, with a browser under 5 %, the start at most
 10 % slower.
+
+With --brief there are 250,000 evaluations in place of the million, and the start is left to `startup.py`.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from admf_dask.page.pace import Pace
 from admf_dask.progress import TerminalProgress
 
 UNWATCHED, WATCHED, LOOKED_AT = "dashboard: null", "page and progress", "and a browser"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WAYS = (UNWATCHED, WATCHED, LOOKED_AT) if BROWSER else (UNWATCHED, WATCHED)
 GOALS = {WATCHED: 1.02, LOOKED_AT: 1.05}
 START = {"ours, page, TLS": "ours, page", "ours, no page, TLS": "ours, no page", "stock, page, TLS": "stock, page"}
 WAVES = 400
@@ -56,11 +60,10 @@ def looking(session: Session, link: str) -> Iterator[None]:
 
     Started by itself: what drives browsers for tests has every message of the page told to it, which costs as much again.
     """
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     # Its helper processes outlive it for a moment, and still write there.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ["--headless=new", "--no-sandbox", f"--user-data-dir={profile}", "--window-size=1280,900"]
-        command = [chromium, *options, "--remote-debugging-port=0", link]
+        command = [str(BROWSER), *options, "--remote-debugging-port=0", link]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             until = time.monotonic() + 60
@@ -175,17 +178,16 @@ class Draws:
         self.drawn.clear()
 
 
-def a_million(slots: int, runs: int, warm: int) -> list[list[str]]:
+def a_million(slots: int, runs: int, warm: int, space: ParameterSpace) -> list[list[str]]:
     """Seconds and CPU seconds of a run without and with the page, and what the page made of it; `warm` runs come first."""
-    space = ParameterSpace({"a": range(1000), "b": range(1000)})
-    ways = {how: a_million_watched(how, slots, runs, warm, space) for how in (UNWATCHED, WATCHED, LOOKED_AT)}
+    ways = {how: a_million_watched(how, slots, runs, warm, space) for how in WAYS}
     plain = ways[UNWATCHED]
     rows = []
     for how, (lap, cpu, grown, _) in ways.items():
         against = f"{lap / plain[0]:.3f} and {cpu / plain[1]:.3f} of unwatched"
         rows.append([f"a run, {how}", f"{lap:.2f} s, {cpu:.2f} s of CPU, {against}"])
         rows.append([f"memory of the driver grown by {runs} runs, {how}", common.mib(grown)])
-    return rows + ways[LOOKED_AT][3]
+    return rows + ways[WAYS[-1]][3]
 
 
 def a_million_watched(
@@ -233,13 +235,16 @@ def main() -> int:
         Grid("light", calibrate(10e-6), 10e-6, fast=250, slow=400),
         Grid("heavy", calibrate(20e-3), 20e-3, fast=10, slow=common.of_form(given, 20, 10, 5)),
     ]
-    found: dict[str, list[dict[str, dict[str, float]]]] = {UNWATCHED: [], WATCHED: [], LOOKED_AT: []}
-    chosen = common.chosen(("loads", "million", "start"), given.only)
+    found: dict[str, list[dict[str, dict[str, float]]]] = {how: [] for how in WAYS}
+    if BROWSER is None:
+        print("left out: the browser, because there is no chromium, chromium-browser or google-chrome here")
+    # The start stands in the table of `startup.py` too.
+    chosen = common.chosen(("loads", "million", *(() if given.brief else ("start",))), given.only)
     counts = common.of_form(given, [16, 3], [8, 2], [3, 2])
     for number in range(given.rounds if "loads" in chosen else 0):
         # Each way stands first, second and third in turn.
-        order = list(found)[number % 3 :] + list(found)[: number % 3]
-        for how in order:
+        first = number % len(WAYS)
+        for how in WAYS[first:] + WAYS[:first]:
             common.say(f"round {number + 1} of {given.rounds}: {how}")
             found[how].append(laps(how, loads, given.slots, counts))
     figures: dict[str, Any] = {"machine": facts, "laps": found}
@@ -262,8 +267,9 @@ def main() -> int:
     if "million" in chosen:
         # What is kept of runs that ended has its size after five: then it is to stay as it is.
         warm = 1 if given.brief else WHOLE_RUNS + 1
-        figures["million"] = a_million(given.slots, common.of_form(given, 12, 2, 1), warm)
-        common.print_table("a million evaluations", ["what", ""], figures["million"], markdown=given.markdown)
+        space = ParameterSpace({"a": range(250 if given.brief else 1000), "b": range(1000)})
+        figures["million"] = a_million(given.slots, common.of_form(given, 12, 2, 1), warm, space)
+        common.print_table(f"{space.size:,} evaluations", ["what", ""], figures["million"], markdown=given.markdown)
     if "start" in chosen:
         figures["start"] = start_rows(given)
         columns = ["session", "open to first result", "x stock with its dashboard"]
