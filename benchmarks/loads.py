@@ -49,9 +49,9 @@ class Load:
         """The same load without its unfolded items, to send."""
         return replace(self)
 
-    def rehearsal(self) -> Self:
-        """A load of the same shape and the same number of items that takes about a second at most."""
-        shrink = max(1, math.ceil(self.seconds))
+    def rehearsal(self, most: float) -> Self:
+        """A load of the same shape and the same number of items that takes about `most` seconds at most."""
+        shrink = max(1, math.ceil(self.seconds / most))
         return replace(self, loops=max(1, self.loops // shrink), nominal=self.nominal / shrink)
 
     def sample(self, share: float) -> Items:

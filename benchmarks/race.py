@@ -64,6 +64,8 @@ Loads = Callable[[str], Sequence[Load]]
 class Pace:
     """How long things may take, in seconds."""
 
+    rehearsal: float
+    """The most pure work in a rehearsal."""
     window: float
     """The stretch over which the ideal is measured."""
     lap: float
@@ -72,7 +74,7 @@ class Pace:
     """The wait for a calm machine before timing goes on regardless."""
 
 
-WHOLE, QUICK, BRIEF = Pace(1.5, 5.0, 4.0), Pace(0.5, 1.5, 4.0), Pace(0.2, 0.5, 0.0)
+WHOLE, QUICK, BRIEF = Pace(1.0, 1.5, 5.0, 4.0), Pace(1.0, 0.5, 1.5, 4.0), Pace(0.3, 0.2, 0.5, 0.0)
 
 
 def race(names: Sequence[str], loads_of: Loads, given: argparse.Namespace) -> Results:
@@ -98,7 +100,7 @@ def race(names: Sequence[str], loads_of: Loads, given: argparse.Namespace) -> Re
 def _trial(results: Results, number: int, name: str, loads: Sequence[Load], gauge: Gauge, pace: Pace) -> None:
     with Trial(name, gauge.slots, gauge) as trial:
         for load in loads:
-            peak = trial.rehearse(load)
+            peak = trial.rehearse(load.rehearsal(pace.rehearsal))
             for lap in trial.time(load, repeats(load, pace.lap), 3 * pace.lap, pace.patience):
                 results.timings.append(Timing(number, name, load.name, len(load.items), lap, peak.bytes))
     results.cold.setdefault(name, []).append(trial.cold)

@@ -38,7 +38,7 @@ from memory import peak_of_tree
 OURS = "admf_dask"
 PLAIN = "plain pandas"
 GOAL = 0.95
-BRIEF = 100
+BRIEF = 60
 """Symbols of each set with --brief."""
 Run = Callable[[str, str], None]
 

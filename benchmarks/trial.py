@@ -82,9 +82,9 @@ class Trial:
         return self
 
     def rehearse(self, load: Load) -> Peak:
-        """Check every value on a load of the same shape, and return the peak memory meanwhile."""
+        """Check every value of a load, and return the peak memory meanwhile."""
         with peak_of_tree(self._process.pid) as peak:
-            self._ask("time", load.rehearsal().fresh())
+            self._ask("time", load.fresh())
         return peak
 
     def time(self, load: Load, repeats: int, limit: float, patience: float) -> list[Lap]:
