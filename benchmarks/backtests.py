@@ -63,7 +63,7 @@ W1 = [
     Entry("admf_dask optimize", (100, 100), (100, 100)),
     Entry("admf_dask optimize", (200, 500), (200, 500)),
     Entry("admf_dask optimize", None, (1000, 1000)),
-    Entry("admf_dask optimize, thread", None, (1000, 1000), brief=(200, 500)),
+    Entry("admf_dask optimize, thread", None, (1000, 1000)),
     Entry("numba loop, plain", 20_000, 200_000),
     Entry("numba loop, tuned", 20_000, 200_000),
     Entry("raptorbt", 2_000, 10_000),
@@ -78,7 +78,7 @@ W2 = [
     Entry("numba loop, tuned", 200, 1_000),
     Entry("raptorbt", 8, 32),
     Entry("vectorbt, long", 4, 16),
-    Entry("backtesting.py", None, 2, brief=2),
+    Entry("backtesting.py", None, 2),
 ]
 W3 = [
     Entry("admf_dask backtests", 2_000, 10_000),
@@ -204,7 +204,7 @@ def measured(entry: Entry, load: str, grid: tuple[int, int], slots: int, given: 
             if not given.cache:
                 with Child(entry.name, load, slots, cache) as child:
                     cold = child.first
-            with Child(entry.name, load, slots, cache) as child:
+            with Child(entry.name, load, slots, cache, *(["eager"] if given.cache else [])) as child:
                 check(child, load, axes=isinstance(size, tuple))
                 with peak_of_tree(child.pid) as peak:
                     child.ask(jobs, 1)
@@ -280,9 +280,9 @@ class ChildFailed(Exception):
 class Child:
     """A contender in a fresh process, ready when its first backtest is done; a context manager that leaves nothing behind."""
 
-    def __init__(self, name: str, load: str, slots: int, cache: str) -> None:
+    def __init__(self, name: str, load: str, slots: int, cache: str, *eager: str) -> None:
         """`cache`: where compiled code goes."""
-        self._argv = [sys.executable, str(HERE / "books.py"), name, load, str(slots)]
+        self._argv, self._eager = [sys.executable, str(HERE / "books.py"), name, load, str(slots)], eager
         self._cache = cache
         self.first = float("nan")
 
@@ -290,7 +290,7 @@ class Child:
         """Start it and wait for its first result."""
         clock = str(time.perf_counter())
         self._process = subprocess.Popen(
-            [*self._argv, clock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [*self._argv, clock, *self._eager], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**environment(), "NUMBA_CACHE_DIR": self._cache, "PYTHONWARNINGS": "ignore"},
         )  # fmt: skip
         self.pid = self._process.pid

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import multiprocessing
 import sys
@@ -153,17 +154,22 @@ def pooled(evaluate: str, chunk: int) -> Any:
             _remember(frames)
             yield lambda jobs: np.concatenate(list(map(_evaluate, _chunks(evaluate, chunk, jobs))))
             return
-        with multiprocessing.get_context("spawn").Pool(slots, _remember, (frames,)) as pool:
+        library = evaluate.partition("_")[0] if _eager else "time"
+        with multiprocessing.get_context("spawn").Pool(slots, _remember, (frames, library)) as pool:
             yield lambda jobs: np.concatenate(pool.map(_evaluate, _chunks(evaluate, chunk, jobs), chunksize=1))
 
     return opened
 
 
+_eager: list[bool] = []
+"""Not empty: all processes of a pool import their library at once, and not when they get their first chunk."""
 _frames: list[Any] = []
 
 
-def _remember(frames: list[Any]) -> None:
+def _remember(frames: list[Any], library: str = "time") -> None:
     _frames[:] = frames
+    with contextlib.suppress(ImportError):  # which the first chunk tells
+        importlib.import_module(library)
 
 
 def _chunks(evaluate: str, chunk: int, jobs: Jobs) -> list[Any]:
@@ -305,8 +311,9 @@ CONTENDERS: dict[str, Any] = {
 }
 
 
-def main(name: str, load: str, slots: int, began: float) -> None:
+def main(name: str, load: str, slots: int, began: float, *eager: str) -> None:
     """Open, give the first result, then obey lines: a list of jobs to answer with equities, or a number of rounds to time."""
+    _eager.extend(map(bool, eager))
     with contextlib.redirect_stdout(sys.stderr):
         frames = bars_of(load)
         with CONTENDERS[name](frames, slots) as call:
@@ -334,4 +341,4 @@ def _tell(value: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), *sys.argv[5:])

@@ -54,6 +54,10 @@ class Load:
         shrink = max(1, math.ceil(self.seconds / most))
         return replace(self, loops=max(1, self.loops // shrink), nominal=self.nominal / shrink)
 
+    def fewer(self, share: float) -> Self:
+        """The load with about this share of its items, for contenders that would take minutes over all of them."""
+        raise NotImplementedError
+
     def sample(self, share: float) -> Items:
         """About this share of the items, drawn evenly over all kinds of item."""
         by_weight = sorted(self.items, key=lambda item: item["loops"])
@@ -74,7 +78,7 @@ class Grid(Load):
         return {"fast": list(range(self.fast)), "slow": list(range(self.slow)), "loops": [self.loops]}
 
     def fewer(self, share: float) -> Self:
-        """The grid with about this share of its points, for contenders that would take minutes over all of them."""
+        """The grid with about this share of its points."""
         return replace(self, fast=max(1, round(self.fast * share)))
 
     @cached_property
@@ -96,6 +100,10 @@ class Skew(Load):
     order: str = "last"
     share: float = 0.05
     factor: int = 50
+
+    def fewer(self, share: float) -> Self:
+        """About this share of the items, and as large a part of them long."""
+        return replace(self, count=round(self.count * share))
 
     @cached_property
     def items(self) -> Items:

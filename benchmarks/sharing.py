@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -274,11 +275,17 @@ def race(load: str, title: str, names: list[str], given: Any, items: int) -> dic
     """All contenders on one load: rehearsals first, then rounds in turn."""
     found: dict[str, Any] = {}
     running: dict[str, Contender] = {}
+
+    def start(name: str) -> Contender:
+        return Contender(name, load, given.slots, items, given.smaller)
+
+    with ThreadPoolExecutor(given.slots) as several:
+        early = {name: several.submit(start, name) for name in names} if given.brief else {}
     try:
         for name in names:
             common.say(f"{title}: {name}")
             try:
-                running[name] = contender = Contender(name, load, given.slots, items, given.smaller)
+                running[name] = contender = early[name].result() if early else start(name)
                 contender.rehearse()
             except RuntimeError as error:
                 found[name] = {"error": str(error)}

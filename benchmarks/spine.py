@@ -38,6 +38,7 @@ QUICK_ON_LIGHT = {"client.map": 0.01, "dask.bag": 0.1, "dask.bag tuned": 0.1}
 """Shares of the light load for those that need tens of times the ideal: compare the time of an item, which a full load of
 theirs would not better much. (`dask.bag` spreads the cost of its hundred tasks over fewer items here; the full run is fair.)
 """
+BRIEF_ON_LIGHT = {**QUICK_ON_LIGHT, "client.map lists": 0.25}
 SLOW_ON_HEAVY = dict.fromkeys(("admf_dask thread", "admf_dask enabled: false"), 0.25)
 LIGHT, HEAVY = "light", "heavy"
 
@@ -95,7 +96,7 @@ def main() -> int:
     print(f"{given.slots} slots, {given.rounds} rounds; loops for the two loads: {light.loops}, {heavy.loops}")
 
     def loads_of(name: str) -> list[Grid]:
-        slow = QUICK_ON_LIGHT if given.quick else SLOW_ON_LIGHT
+        slow = common.of_form(given, SLOW_ON_LIGHT, QUICK_ON_LIGHT, BRIEF_ON_LIGHT)
         return [light.fewer(slow.get(name, 1.0)), heavy.fewer(SLOW_ON_HEAVY.get(name, 1.0))]
 
     results = race(names, loads_of, given)
