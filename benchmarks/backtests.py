@@ -40,6 +40,7 @@ from memory import peak_of_tree
 from trial import HERE, environment
 
 OURS = "admf_dask"
+COMPILED = ("admf_dask optimize", "numba loop, plain", "numba loop, tuned", "admf_dask backtests")
 GRID = (1000, 1000)
 """Windows 2 to 1,001 and 3 to 1,002: 10^6 pairs."""
 
@@ -227,9 +228,9 @@ def compiled(slots: int, wanted: Iterable[list[Entry]]) -> tempfile.TemporaryDir
         with contextlib.suppress(ChildFailed), Child(name, "daily", slots, cache.name):
             common.say(f"compiled: {name}")
 
-    names = {entry.name: None for entries in wanted for entry in entries if entry.name.startswith(("admf", "numba"))}
+    names = {entry.name for entries in wanted for entry in entries}
     with ThreadPoolExecutor(slots) as pool:
-        list(pool.map(fill, names))
+        list(pool.map(fill, [name for name in COMPILED if name in names]))
     return cache
 
 

@@ -294,7 +294,7 @@ def main() -> int:
         sets = {
             "real": work.write_real,
             "synthetic": functools.partial(
-                work.write_synthetic, largest=common.of_form(given, 500_000, 200_000, 100_000)
+                work.write_synthetic, largest=common.of_form(given, 500_000, 200_000, 60_000)
             ),
         }
         for title, write in sets.items():

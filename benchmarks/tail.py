@@ -27,7 +27,7 @@ def main() -> int:
     names = common.chosen(NAMES, given.only)
     facts = common.describe_machine()
     common.print_machine(facts)
-    nominal, count = common.of_form(given, (1e-3, 2_000), (0.5e-3, 1_000), (0.5e-3, 600))
+    nominal, count = common.of_form(given, (1e-3, 2_000), (0.5e-3, 1_000), (0.5e-3, 500))
     loops = calibrate(nominal)
     loads = [Skew(order, loops, nominal, count=count, order=order) for order in ORDERS]
     print(f"{given.slots} slots, {given.rounds} rounds, {loops} loops in a short item")
