@@ -64,7 +64,7 @@ def sweeps(optimizer: Any, given: argparse.Namespace) -> dict[str, Callable[...,
         return range(common.of_form(given, whole, quick, brief))
 
     light = {"fast": side(1000, 400, 200), "slow": range(250), "loops": [calibrate(10e-6)]}
-    heavy = {"fast": side(40, 20, 10), "slow": range(10), "loops": [calibrate(20e-3)]}
+    heavy = {"fast": side(40, 20, 6), "slow": range(10), "loops": [calibrate(20e-3)]}
     crossover = backtest_objective("sma_crossover", datasets.load_prices("GOOG"), commission=0.001)
     compiled = ParameterSpace({"fast": range(2, 302), "slow": side(3502, 502, 502)[2:]})
 

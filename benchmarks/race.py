@@ -74,7 +74,7 @@ class Pace:
     """The wait for a calm machine before timing goes on regardless."""
 
 
-WHOLE, QUICK, BRIEF = Pace(1.0, 1.5, 5.0, 4.0), Pace(1.0, 0.5, 1.5, 4.0), Pace(0.3, 0.2, 0.5, 0.0)
+WHOLE, QUICK, BRIEF = Pace(1.0, 1.5, 5.0, 4.0), Pace(1.0, 0.5, 1.5, 4.0), Pace(0.3, 0.2, 0.25, 0.0)
 
 
 def race(names: Sequence[str], loads_of: Loads, given: argparse.Namespace) -> Results:

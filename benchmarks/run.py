@@ -1,15 +1,15 @@
 """Every comparison in this folder, one after another, and a page of what came out: `results.html` and `results.md`.
 
     python benchmarks/run.py                    all of them, an hour or so
-    python benchmarks/run.py --quick            about MINUTES: every program with --brief, so figures are rough
+    python benchmarks/run.py --quick            about six minutes: every program with --brief, so figures are rough
     python benchmarks/run.py --only spine       one; the page keeps what other runs left in the same folder
     python benchmarks/run.py --out FOLDER       where to; benchmark-results unless told
 
 A program is a file here that takes the common options; whoever adds one need not tell this file. Each runs in a process of its
 own, prints its tables, and leaves them in the folder as NAME.md and NAME.json. The page holds every table whole, with what was
-missed, what failed, which peers are not installed and how much others used the CPUs; the charts are drawn from those tables and
-open without a network. Ctrl-C ends the program under way and all that it started; the page has what was done before. Returns 1 if
-a program failed or was interrupted.
+missed, what failed and which peers are not installed; the charts are drawn from those tables and open without a network. Ctrl-C
+ends the program under way and all that it started; the page has what was done before. Returns 1 if a program failed or was
+interrupted.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ from typing import Any
 
 import common
 import psutil
-from foreign import LIMIT, foreign_share
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 20.0
 """Seconds that an interrupted program has to end what it started."""
 ROUGH = (
-    "Programs with `--brief` ran once each, on small loads: their figures are rough, and a goal met or missed there "
-    "is a hint. What is quoted elsewhere comes from whole runs."
+    "Programs with `--brief` make every comparison once, on small loads: their figures are rough, and a goal met or "
+    "missed there is a hint."
 )
 PLOTTED = ("of ideal", "to plain", "a second", "a bar", "efficiency", "open to first", "to owned", "median", "time")
 """The column that a table's chart shows: the first of these that it has with numbers."""
@@ -96,18 +95,17 @@ def run(name: str, out: Path, options: list[str]) -> bool:
     for left in (page, figures):
         left.unlink(missing_ok=True)
     command = [sys.executable, str(HERE / f"{name}.py"), "--markdown", "--json", str(figures), *options]
-    with foreign_share() as foreign, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             printed, _ = process.communicate()
         except KeyboardInterrupt:
             end(process)
             raise
-    shown, took = " ".join(["python", f"benchmarks/{name}.py", *options]), time.perf_counter() - began
-    disturbed = ", which disturbs it" if foreign.share > LIMIT else ""
-    first = f"`{shown}` took {took:.0f} s; others used {foreign.share:.0%} of the CPUs meanwhile{disturbed}."
+    took = time.perf_counter() - began
+    shown = " ".join(["python", f"benchmarks/{name}.py", *options])
     last = f"\nMISSED: the program ended with exit code {process.returncode}\n" if process.returncode else ""
     text = re.sub(r"\nAll figures are in .*\n", "\n", printed)
-    page.write_text(f"{first}\n\n{text}{last}")
+    page.write_text(f"`{shown}` took {took:.0f} s.\n\n{text}{last}")
     return not process.returncode
 
 
@@ -224,8 +222,8 @@ def machine_words(found: list[Outcome], now: str) -> list[str]:
                 f"{facts['cpus']} CPUs ({facts['cpu']}), {common.mib(facts['memory_bytes'])}, {facts['system']}, "
                 f"{facts['python']}; " + ", ".join(f"{name} {version}" for name, version in packages.items())
             )
-            if facts["missing"]:
-                line += f"; not installed, so not compared: {', '.join(facts['missing'])}"
+            if missing := facts.get("missing"):
+                line += f"; not installed, so not compared: {', '.join(missing)}"
             if line not in seen:
                 seen.add(line)
                 lines.append(line)

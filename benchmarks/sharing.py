@@ -320,7 +320,7 @@ def main() -> int:
     common.print_machine(facts)
     figures: dict[str, Any] = {"machine": facts}
     names = common.chosen(CONTENDERS, given.only)
-    items = common.of_form(given, 1000, 200, 50)
+    items = common.of_form(given, 1000, 200, 40)
     for load, (make, _, size, parts) in LOADS.items():
         one = size // given.smaller
         title = load.format(one // parts // 10**6)

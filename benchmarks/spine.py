@@ -46,7 +46,7 @@ LIGHT, HEAVY = "light", "heavy"
 def make_loads(given: argparse.Namespace) -> tuple[Grid, Grid]:
     """Both loads, calibrated to this machine."""
     light = Grid(LIGHT, calibrate(10e-6), 10e-6, fast=100 if given.brief else 250, slow=400)
-    heavy = Grid(HEAVY, calibrate(20e-3), 20e-3, fast=common.of_form(given, 50, 10, 4), slow=20)
+    heavy = Grid(HEAVY, calibrate(20e-3), 20e-3, fast=common.of_form(given, 50, 10, 3), slow=20)
     return light, heavy
 
 

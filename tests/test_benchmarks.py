@@ -41,7 +41,7 @@ child.wait()
 def bench(tmp_path: Path) -> Path:
     folder = tmp_path / "benchmarks"
     folder.mkdir()
-    for name in ("run.py", "common.py", "foreign.py"):
+    for name in ("run.py", "common.py"):
         shutil.copy(ROOT / "benchmarks" / name, folder)
     return folder
 
