@@ -44,8 +44,9 @@ class Results:
         return [timing for timing in found if timing.lap.calm] or found
 
     def doubt(self, contender: str, load: str) -> str:
-        """What to add to a verdict that rests on disturbed runs only."""
-        return "" if any(timing.lap.calm for timing in self.of(contender, load)) else f" (no calm run of {contender})"
+        """What to add to a verdict that rests on disturbed runs only, or on one."""
+        calm = sum(timing.lap.calm for timing in self.of(contender, load))
+        return f" ({'one' if calm else 'no'} calm run of {contender})" if calm < 2 else ""
 
     def efficiency(self, contender: str, load: str) -> float | None:
         """The median of ideal / time; None if it did not run."""

@@ -1,7 +1,7 @@
 """Every comparison in this folder, one after another, and a page of what came out: `results.html` and `results.md`.
 
     python benchmarks/run.py                    all of them, an hour or so
-    python benchmarks/run.py --quick            about six minutes: every program with --brief, so figures are rough
+    python benchmarks/run.py --quick            about five minutes: every program with --brief, so figures are rough
     python benchmarks/run.py --only spine       one; the page keeps what other runs left in the same folder
     python benchmarks/run.py --out FOLDER       where to; benchmark-results unless told
 
@@ -290,7 +290,7 @@ def _line(text: str) -> str:
 def main() -> int:
     """Run, write the page. Returns 1 when a program failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="every program with --brief, about six minutes in all")
+    parser.add_argument("--quick", action="store_true", help="every program with --brief, about five minutes in all")
     parser.add_argument("--only", action="append", metavar="NAME", help="one of the programs; repeatable")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), metavar="FOLDER")
     parser.add_argument("--page", action="store_true", help="run nothing; write the page of what the folder holds")
