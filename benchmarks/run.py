@@ -259,7 +259,7 @@ def write_html(path: Path, found: list[Outcome], now: str) -> None:
     body = ["<h1>Measured</h1>", *(f"<p>{_line(line)}</p>" for line in machine_words(found, now))]
     plots: list[Any] = []
     for outcome in found:
-        body.append(f"<h2>{escape(outcome.name)}</h2><p>{escape(outcome.question)}</p>")
+        body.append(f"<h2>{escape(outcome.name)}</h2><p>{_line(outcome.question)}</p>")
         if outcome.facts.get("modelled"):
             plots.append(scaling_chart(outcome.facts["modelled"]))
             body.append(f"<!--plot {len(plots) - 1}-->")
