@@ -399,7 +399,7 @@ def test_the_same_seed_gives_the_same_numbers_in_every_mode_and_order(any_sessio
 
 def pieces(count: int) -> Any:
     """Chunks of so many items, whatever they cost."""
-    return lambda self, remaining: min(count, remaining)
+    return lambda self, remaining, in_flight=0: min(count, remaining)
 
 
 @pytest.mark.parametrize("size", [1, 7, 60])

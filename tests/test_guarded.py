@@ -92,6 +92,17 @@ def test_a_change_of_a_frame_is_gone_at_the_next_look(change: str) -> None:
     assert np.shares_memory(take()["b"].to_numpy(), own["b"].to_numpy())
 
 
+@pytest.mark.parametrize("kind", ["frame", "series"])
+def test_writing_is_refused_also_while_somebody_still_holds_a_column_that_an_item_looked_at(kind: str) -> None:
+    take = taking(prices() if kind == "frame" else prices()["a"])
+    held = take()["a"] if kind == "frame" else take()[:]
+    with pytest.raises(ValueError, match="read-only"):
+        take().iloc[0] = 1.0
+    assert held.iloc[0] == prices()["a"].iloc[0]
+    del held
+    assert take() is take()
+
+
 def test_an_index_is_kept_where_it_was_not_changed() -> None:
     take = taking(prices())
     first = take()

@@ -469,7 +469,7 @@ def test_a_full_disk_ends_the_record_and_not_the_run(tmp_path: Path, mode: str) 
     from admf_dask import Journal, ParallelConfig, Session
     from admf_dask.runtime import chunks
     from admf_dask.runtime.driver import JournalWarning
-    chunks.SHARES = 20  # many small blocks
+    chunks.ChunkSizer.size = lambda self, remaining, in_flight=0: min(remaining, 40)
     mode, disk = sys.argv[1:]
     config = ParallelConfig(enabled=False) if mode == "inline" else ParallelConfig(mode=mode, max_workers=2, dashboard=None)
     def long(n):

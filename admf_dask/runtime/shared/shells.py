@@ -3,7 +3,8 @@
 A frame is a small object (columns, index, names, attributes) over large arrays. Pickle takes the one apart and hands out the
 others, so a new one over the same memory costs 20 to 30 microseconds, whatever its rows. To see that the last one is still as
 it was costs half of one, so a new one is made only after an item that added a column, sorted in place or named the index. A
-shallow copy would not do: from pandas 3 on, writing into one copies all of its memory in silence.
+shallow copy would not do: from pandas 3 on, writing into one copies all of its memory in silence. So it does where anybody still
+holds a column of an earlier item's (Dask's profiler does at times), so then a new one is made as well.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def _watch(value: Any, attributes: dict[Any, Any] | None, axes: Sequence[_Axis])
     keeps_columns = "_item_cache" in held
     if keeps_columns:
         was["_item_cache"] = {}
+    shares = [block.refs.has_reference for block in blocks or () if hasattr(block, "refs")]
     index, columns = axes[0].index, axes[-1].index
     index_holds, columns_hold = axes[0].is_as_it_was, axes[-1].is_as_it_was if len(axes) > 1 else _yes
 
@@ -97,6 +99,7 @@ def _watch(value: Any, attributes: dict[Any, Any] | None, axes: Sequence[_Axis])
                 and index_holds()
                 and columns_hold()
                 and flags._allows_duplicate_labels is duplicates
+                and not any(share() for share in shares)
             )
         except AttributeError:
             # A pandas that is built in another way: then each look gets a new one.
