@@ -144,17 +144,41 @@ class Block:
     """Of the best few rows, for whoever draws them."""
 
     def pack(self) -> bytes:
-        """One `bytes` object for the wire."""
-        return pickle.dumps(tuple(getattr(self, name) for name in self.__dataclass_fields__), protocol=5)
+        """One `bytes` object for the wire; of rows without a gap 8 bytes for each column and next to nothing else."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields |= {"indices": _folded_range(self.indices), "seconds": _folded_repeats(self.seconds)}
+        return pickle.dumps(tuple(fields.values()), protocol=5)
 
     @classmethod
     def unpack(cls, packed: bytes) -> Block:
         """The reverse of `pack`."""
-        return cls(*pickle.loads(packed))
+        fields = dict(zip(cls.__dataclass_fields__, pickle.loads(packed), strict=True))
+        if isinstance(indices := fields["indices"], range):
+            fields["indices"] = np.arange(indices.start, indices.stop)
+        if isinstance(seconds := fields["seconds"], tuple):
+            fields["seconds"] = np.repeat(*seconds)
+        return cls(**fields)
 
     def values(self) -> list[Any]:
         """The values of a map's block, in the order of `indices`. May run user code (unpickling)."""
         return [] if self.payload is None else list(pickle.loads(self.payload))
+
+
+def _folded_range(indices: NDArray[np.int64]) -> NDArray[np.int64] | range:
+    if not len(indices):
+        return indices
+    whole = range(int(indices[0]), int(indices[0]) + len(indices))
+    return whole if np.array_equal(indices, np.arange(whole.start, whole.stop)) else indices
+
+
+def _folded_repeats(
+    seconds: NDArray[np.float32],
+) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Quick items are timed in groups, so the same number stands there many times in a row."""
+    begins = np.flatnonzero(np.diff(seconds, prepend=np.nan))
+    if 4 * len(begins) > len(seconds):
+        return seconds
+    return seconds[begins], np.diff(begins, append=len(seconds))
 
 
 @dataclass(frozen=True, slots=True)
