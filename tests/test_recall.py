@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import recall_work as work
@@ -12,6 +14,7 @@ import recall_work as work
 from admf_dask import ParallelOptimizer, batch_objective
 from admf_dask.runtime.blackbox import BlackBox, ask_back, read_executing
 from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.executors import ClusterExecutor
 from admf_dask.runtime.job import Watch
 from admf_dask.runtime.recall import ANSWER_SECONDS, Recalls, UnderWay, worth
 
@@ -94,6 +97,51 @@ def test_an_evaluator_ends_after_the_group_in_which_it_was_asked() -> None:
     assert block.stop == len(done)
     assert done == list(range(len(done)))
     assert 40 < len(done) < 400
+
+
+class BusyForAMoment(ClusterExecutor):
+    """All slots get something to do; the event loop has seen that, and before it does anything they are idle again."""
+
+    moments, looks = 0, 0
+
+    @property
+    def _idle(self) -> int:
+        idle: int = self.__dict__["idle"]
+        if not idle and self.moments:
+            self.moments -= 1
+            self.even_out(2, None)
+        return idle
+
+    @_idle.setter
+    def _idle(self, idle: int) -> None:
+        self.__dict__["idle"] = idle
+
+    def _seen(self) -> dict[UnderWay, tuple[int, int]]:
+        self.looks += 1
+        self.even_out(0, None)
+        return {}
+
+
+def test_slots_that_are_idle_again_at_once_are_looked_after_once() -> None:
+    begun: list[Any] = []
+    client: Any = SimpleNamespace(loop=SimpleNamespace(add_callback=lambda *call: begun.append(call)))
+    executor = BusyForAMoment(client, slots=2)
+    executor.even_out(1, None)
+    executor.even_out(0, None)
+    executor.moments = 1
+    looks = []
+    for look, *given in begun:
+        asyncio.run(look(*given))
+        looks.append(executor.looks)
+    assert looks == [0, 1]
+    # Idle, busy and idle before the first look: that one has nothing to look for any more.
+    begun.clear()
+    for idle in (1, 0, 2):
+        executor.even_out(idle, None)
+    for look, *given in begun:
+        asyncio.run(look(*given))
+        looks.append(executor.looks)
+    assert looks == [0, 1, 1, 2]
 
 
 def test_on_a_cluster_a_rest_goes_to_the_slot_that_has_nothing_to_do(process_session: Any, tmp_path: Path) -> None:

@@ -72,7 +72,6 @@ class ClusterExecutor:
     """Where large data goes; None where the workers share this process's memory."""
     company: Company = field(default_factory=lambda: Company(crowded=True))
     """The other runs of the session."""
-    _answered: set[int] = field(default_factory=set)
     _replies: queue.SimpleQueue[Reply | Posted | BaseException] = field(default_factory=queue.SimpleQueue)
     _futures: dict[int, Any] = field(default_factory=dict)
     _count: int = 0
@@ -82,11 +81,12 @@ class ClusterExecutor:
     _stopped: bool = False
     _deliveries: dict[str, asyncio.Lock] = field(default_factory=dict)
     _under_way: dict[int, Range] = field(default_factory=dict)
-    """Chunks by the number that their task was sent under."""
+    """Chunks by the number that their task was sent under, until it has ended or its answer is there."""
     _recalls: Recalls = field(init=False)
     _idle: int = 0
     _seconds_per_item: float | None = None
-    _looking: bool = False
+    _look: int = 0
+    """Counts the times that slots had nothing to do after they all had."""
     _overdue: dict[int | str, tuple[Range, ...]] = field(default_factory=dict)
     """What was overdue in processes that were ended for it: by process id here, by address on other machines."""
 
@@ -164,7 +164,6 @@ class ClusterExecutor:
     def _on_post(self, sent: int, packed: bytes) -> None:
         """On the same loop, a moment before the task itself ends: the driver can begin to read it."""
         if not self._stopped and (chunk := self._under_way.pop(sent, None)) is not None:
-            self._answered.add(sent)
             self._replies.put((chunk, packed))
 
     async def _reply(self, number: int, chunk: Range, budget: float) -> Reply | BaseException | None:
@@ -205,8 +204,8 @@ class ClusterExecutor:
             try:
                 await future.exception()
             finally:
-                self._under_way.pop(sent, None)
-            if sent in self._answered:
+                answered = self._under_way.pop(sent, None) is None
+            if answered:
                 # What came before its worker died counts.
                 return None
         packed: bytes = await self.client.gather(future, asynchronous=True)
@@ -243,20 +242,20 @@ class ClusterExecutor:
 
     def even_out(self, idle: int, seconds_per_item: float | None) -> None:
         """Look at what the workers are at, as long as there are idle slots; costs a few microseconds a process and look."""
-        self._idle, self._seconds_per_item = idle, seconds_per_item
-        if idle and not self._looking:
-            self._looking = True
-            self.client.loop.add_callback(self._ask_back)
+        had, self._idle, self._seconds_per_item = self._idle, idle, seconds_per_item
+        if idle and not had:
+            self._look += 1
+            self.client.loop.add_callback(self._ask_back, self._look)
 
-    async def _ask_back(self) -> None:
+    async def _ask_back(self, look: int) -> None:
+        """Until all slots are busy. That may be noticed only when some are idle again: then the next look has begun."""
         recalls, pause = self._recalls, LOOK_SECONDS
-        while self._idle and not self._stopped:
+        while self._idle and look == self._look and not self._stopped:
             seen = self._seen()
             for chunk in recalls.choose(seen, self._idle, time.monotonic(), self._seconds_per_item):
                 ask_back(str(self.black_boxes), *seen[chunk], chunk.number)
             await asyncio.sleep(pause)
             pause = min(1.2 * pause, LONGEST_LOOK_SECONDS)
-        self._looking = False
 
     def _seen(self) -> dict[UnderWay, tuple[int, int]]:
         """What chunks are at, and in which process and thread."""
