@@ -13,7 +13,20 @@ import numpy as np
 import psutil
 
 from admf_dask import batch_objective
+from admf_dask.runtime.job import ANNOUNCE
 from admf_dask.steps.parquet import read_frame
+
+
+async def job_overtaken(name: str, job: bytes, dask_worker: Any) -> list[bool]:
+    """Whether a worker has the job of a run when it was told of it; and when it was told after it was to forget it."""
+    has, plugins = [], dask_worker.plugins
+    await dask_worker.stream_handlers[ANNOUNCE](name=name, plugin=job)
+    has.append(name in plugins)
+    for _ in range(2):
+        await dask_worker.handlers["plugin-remove"](name=name)
+    await dask_worker.stream_handlers[ANNOUNCE](name=name, plugin=job)
+    has.append(name in plugins)
+    return has
 
 
 def square(x: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import shutil
 import signal
 import stat
@@ -14,7 +15,9 @@ import textwrap
 import threading
 import urllib.request
 from concurrent.futures import Future
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cluster_work as work
@@ -24,6 +27,7 @@ import pandas as pd
 import psutil
 import pytest
 from distributed import Client, LocalCluster
+from distributed.batched import BatchedSend
 
 from admf_dask import (
     ClusterLost,
@@ -40,14 +44,16 @@ from admf_dask.events import Notice, RunStarted
 from admf_dask.outcomes import error_words
 from admf_dask.progress.digest import Digest
 from admf_dask.runtime import FailedItemsWarning, cluster, forkserver
+from admf_dask.runtime.cluster import OwnCluster
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, total_threads
 from admf_dask.runtime.farewells import Farewells
 from admf_dask.runtime.feed import RunFeed
-from admf_dask.runtime.job import LARGEST_POSTED, Watch
+from admf_dask.runtime.job import ANNOUNCE, LARGEST_POSTED, Job, Watch, plugin_name
 from admf_dask.runtime.replies import Reply
 
 HERE = Path(__file__).parent
+RUN = "0123456789abcdef" * 2
 
 
 def run_script(body: str, tmp_path: Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -456,6 +462,39 @@ def test_a_session_that_closes_while_a_worker_is_starting_says_nothing(tmp_path:
     """
     done = run_script(body, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "starting\n", "")
+
+
+def test_a_job_is_told_to_all_but_the_worker_that_just_died() -> None:
+    told: list[Any] = []
+    gone, there = BatchedSend(interval=0.0), SimpleNamespace(send=told.append)
+    gone.comm = SimpleNamespace(closed=lambda: True)
+    scheduler = SimpleNamespace(worker_plugins={}, stream_comms={"gone": gone, "there": there})
+    OwnCluster.announce(SimpleNamespace(scheduler=scheduler), "name", b"job")
+    assert told == [{"op": ANNOUNCE, "name": "name", "plugin": b"job"}]
+    assert scheduler.worker_plugins == {"name": b"job"}
+
+
+@pytest.mark.cluster
+def test_what_a_run_holds_does_not_grow_with_its_chunks(process_session: Session) -> None:
+    executor, answered = process_session._executor(), 0
+    assert isinstance(executor, ClusterExecutor)
+    executor.start(RUN, "map", MapEvaluator(work.square, range(50)))
+    for number in range(50):
+        executor.submit((number, number + 1), 1.0)
+    while answered < 50:
+        answered += len(executor.wait())
+    executor.stop()
+    process_session._farewells.wait(30)
+    values = {one.name: getattr(executor, one.name) for one in fields(executor)}
+    assert not [name for name, value in values.items() if isinstance(value, dict | set | list) and len(value) > 25]
+
+
+@pytest.mark.cluster
+def test_a_job_that_is_taken_away_before_it_reached_a_worker_does_not_stay_there(process_session: Session) -> None:
+    """The one comes on a stream and the other by a call: a worker whose interpreter is held has both before it."""
+    name = plugin_name(RUN)
+    told = process_session.client.run(work.job_overtaken, name, pickle.dumps(Job(RUN, b"", None)))
+    assert list(told.values()) == [[True, False]] * 2
 
 
 @pytest.mark.cluster

@@ -26,6 +26,7 @@ from typing import Any
 
 import dask
 from distributed import LocalCluster, Nanny, Scheduler, SchedulerPlugin, Security, Worker
+from distributed.comm import CommClosedError
 from distributed.deploy.cluster import Cluster
 
 from admf_dask.endings import Ending
@@ -230,7 +231,9 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         """
         self.scheduler.worker_plugins[name] = job
         for stream in self.scheduler.stream_comms.values():
-            stream.send({"op": ANNOUNCE, "name": name, "plugin": job})
+            # The scheduler hears of a death a moment later; who comes instead gets the job as it joins.
+            with suppress(CommClosedError):
+                stream.send({"op": ANNOUNCE, "name": name, "plugin": job})
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         # Leaves out SpecCluster's rule that drops a worker which is away for 15 seconds; its nanny brings it back.
