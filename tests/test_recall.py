@@ -49,6 +49,12 @@ def test_a_chunk_is_asked_once_and_another_instead_only_when_it_does_not_answer(
     assert recalls.choose(seen, 1, ANSWER_SECONDS * 2, 0.001) == [seen[1]]
 
 
+def test_more_answers_under_way_than_idle_slots_is_no_reason_to_ask_for_more() -> None:
+    recalls, seen = Recalls(4), [UnderWay(number, 1000 * number, 900) for number in range(6)]
+    assert recalls.choose(seen, 3, 0.0, 0.001) == seen[:3]
+    assert recalls.choose(seen, 1, ANSWER_SECONDS / 2, 0.001) == []
+
+
 def test_many_slots_do_not_ask_for_crumbs() -> None:
     assert (worth(2), worth(64)) == (0.03, 0.064)
 
@@ -142,6 +148,31 @@ def test_slots_that_are_idle_again_at_once_are_looked_after_once() -> None:
         asyncio.run(look(*given))
         looks.append(executor.looks)
     assert looks == [0, 1, 1, 2]
+    begun.clear()
+    executor.even_out(1, None)
+    executor.even_out(2, None)
+    assert len(begun) == 1
+    executor._stopped = True
+    asyncio.run(begun[0][0](*begun[0][1:]))
+    assert executor.looks == 2
+
+
+def test_a_chunk_is_seen_where_its_own_run_is_at_it(tmp_path: Path) -> None:
+    box, slots = BlackBox(tmp_path), []
+    for run, at in ((RUN, 13), ("f" + RUN[1:], 17), (RUN, 27)):
+        # A slot belongs to a thread.
+        thread = threading.Thread(target=lambda run=run: slots.append(box.slot(run)))  # type: ignore[misc]
+        thread.start()
+        thread.join()
+        slots[-1].note(at, 2)
+    cluster: Any = SimpleNamespace(pids=lambda: [os.getpid(), 1])
+    executor = ClusterExecutor(
+        None, 4, cluster, black_boxes=str(tmp_path), _run=RUN, _under_way={7: (10, 20), 8: (20, 40)}
+    )
+    assert executor._seen() == {
+        UnderWay(7, 13, 5): (os.getpid(), slots[0].base),
+        UnderWay(8, 27, 11): (os.getpid(), slots[2].base),
+    }
 
 
 def test_on_a_cluster_a_rest_goes_to_the_slot_that_has_nothing_to_do(process_session: Any, tmp_path: Path) -> None:
