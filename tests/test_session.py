@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pickle
@@ -28,6 +29,7 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 from distributed.batched import BatchedSend
+from distributed.comm import CommClosedError
 
 from admf_dask import (
     ClusterLost,
@@ -472,6 +474,40 @@ def test_a_job_is_told_to_all_but_the_worker_that_just_died() -> None:
     OwnCluster.announce(SimpleNamespace(scheduler=scheduler), "name", b"job")
     assert told == [{"op": ANNOUNCE, "name": "name", "plugin": b"job"}]
     assert scheduler.worker_plugins == {"name": b"job"}
+
+
+@pytest.mark.cluster
+def test_a_job_is_taken_away_from_the_others_when_a_worker_just_died(
+    process_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, name = process_session._cluster, plugin_name(RUN)
+    assert cluster is not None
+    gone, *others = cluster.scheduler.workers
+    connect = cluster.scheduler.rpc.connect
+
+    async def reach(address: str) -> Any:
+        if address == gone:
+            raise CommClosedError(address)
+        await released.wait()
+        return await connect(address)
+
+    async def retract() -> bool:
+        cluster.announce(name, pickle.dumps(Job(RUN, b"", None)))
+        retracting = asyncio.ensure_future(cluster.retract(name))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        early = retracting.done()
+        released.set()
+        await retracting
+        return early
+
+    released = asyncio.Event()
+    monkeypatch.setattr(cluster.scheduler.rpc, "connect", reach)
+    assert process_session.client.sync(retract) is False
+    assert name not in cluster.scheduler.worker_plugins
+    monkeypatch.undo()
+    left = process_session.client.run(lambda dask_worker: name in dask_worker.plugins, workers=others)
+    assert set(left.values()) == {False}
 
 
 @pytest.mark.cluster

@@ -235,6 +235,14 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
             with suppress(CommClosedError):
                 stream.send({"op": ANNOUNCE, "name": name, "plugin": job})
 
+    async def retract(self, name: str) -> None:
+        """Take a run's job away, on the event loop; done when each worker that can be reached has forgotten it.
+
+        `Client.unregister_worker_plugin` waits for none of them once one is found dead, and asyncio complains of the next.
+        """
+        self.scheduler.worker_plugins.pop(name, None)
+        await self.scheduler.broadcast(msg={"op": "plugin-remove", "name": name}, on_error="ignore")
+
     def _update_worker_status(self, op: str, msg: Any) -> None:
         # Leaves out SpecCluster's rule that drops a worker which is away for 15 seconds; its nanny brings it back.
         Cluster._update_worker_status(self, op, msg)

@@ -358,7 +358,10 @@ class ClusterExecutor:
         try:
             if futures:
                 await self.client.cancel(futures, asynchronous=True, force=True, msg="the run was stopped")
-            await self.client.scheduler.unregister_worker_plugin(name=plugin_name(self._run))
+            if self.cluster is not None:
+                await self.cluster.retract(plugin_name(self._run))
+            else:
+                await self.client.scheduler.unregister_worker_plugin(name=plugin_name(self._run))
         except (OSError, RuntimeError):
             # The scheduler is gone, and with it the plugin.
             return
