@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import recall_work as work
 
 from admf_dask import ParallelOptimizer, batch_objective
@@ -173,6 +174,20 @@ def test_a_chunk_is_seen_where_its_own_run_is_at_it(tmp_path: Path) -> None:
         UnderWay(7, 13, 5): (os.getpid(), slots[0].base),
         UnderWay(8, 27, 11): (os.getpid(), slots[2].base),
     }
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_a_chunk_of_a_run_that_was_taken_away_ends_too(boxed: bool, tmp_path: Path) -> None:
+    cancelled, done = threading.Event(), []
+    watch = Watch(cancelled, BlackBox(tmp_path).slot(RUN) if boxed else None, 7)
+
+    def item(number: int) -> None:
+        done.append(number)
+        if number == 40:
+            cancelled.set()
+
+    MapEvaluator(item, range(1_000_000))(0, 1_000_000, 1e9, watch)
+    assert 40 < len(done) < 400
 
 
 def test_on_a_cluster_a_rest_goes_to_the_slot_that_has_nothing_to_do(process_session: Any, tmp_path: Path) -> None:
