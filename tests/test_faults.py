@@ -334,6 +334,7 @@ def test_raise_stops_at_the_first_failure_and_keeps_what_was_done(any_session: S
     assert any("item 100: 'raise'" in note for note in caught.value.__notes__)
     partial = caught.value.partial  # type: ignore[attr-defined]
     assert isinstance(partial, Outcomes)
+    # The chunk in which it happened ends with it, and what others are at is stopped.
     assert len(partial) < 900_000
     assert partial[100].item == "raise" if len(partial) > 100 else len(partial) > 0
 

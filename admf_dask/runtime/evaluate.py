@@ -141,11 +141,15 @@ class MapEvaluator:
         while low < stop:
             high = min(stop, low + self._slice_size(rows))
             reached = self._slice(low, high, rows, began + budget, watch)
-            if reached < high or perf_counter() > began + budget or watch.over:
+            if reached < high or perf_counter() > began + budget or self._is_over(rows, watch):
                 low = reached
                 break
             low = high
         return self._pack(start, low, rows, began)
+
+    def _is_over(self, rows: Rows, watch: Watch) -> bool:
+        """Whether nothing more of the chunk is to be begun, for reasons other than time."""
+        return watch.over or (bool(rows.failures) and self.policy.on_error == "raise")
 
     def _slice_size(self, rows: Rows) -> int:
         # Items may be large, so no more of them are held than are evaluated together.
@@ -156,7 +160,7 @@ class MapEvaluator:
         return self._loop(indices, [self.items[index] for index in indices], rows, deadline, watch)
 
     def _loop(self, indices: Sequence[int], items: list[Any], rows: Rows, deadline: float, watch: Watch) -> int:
-        """Evaluate items until the deadline. Returns the index after the last done.
+        """Evaluate items until the deadline, or as long as the chunk is not over. Returns the index after the last done.
 
         The clock is read once for a group. A group is one item, unless items take microseconds; then it grows to about a
         millisecond, and its time is divided evenly.
@@ -175,7 +179,7 @@ class MapEvaluator:
                 ]
             rows.group = max(1, min(2 * rows.group, GROUP_MOST, int(GROUP_SECONDS / max(each, 1e-9))))
             before, low = now, high
-            if now > deadline or watch.over:
+            if now > deadline or self._is_over(rows, watch):
                 break
         return indices[low - 1] + 1 if low else -1
 
