@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import recall_work as work
 
-from admf_dask import ParallelOptimizer, batch_objective
+from admf_dask import ParallelOptimizer, ParameterSpace, batch_objective
+from admf_dask.policy import Policy
 from admf_dask.runtime.blackbox import BlackBox, ask_back, read_executing
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor
 from admf_dask.runtime.job import Watch
 from admf_dask.runtime.recall import ANSWER_SECONDS, Recalls, UnderWay, worth
+from admf_dask.runtime.score import BatchEvaluator
 
 RUN = "0123456789abcdef" * 2
 
@@ -188,6 +190,25 @@ def test_a_chunk_of_a_run_that_was_taken_away_ends_too(boxed: bool, tmp_path: Pa
 
     MapEvaluator(item, range(1_000_000))(0, 1_000_000, 1e9, watch)
     assert 40 < len(done) < 400
+
+
+@pytest.mark.parametrize(("on_error", "ends"), [("raise", True), ("record", False)])
+def test_a_chunk_ends_with_the_failure_that_ends_its_run(on_error: str, ends: bool) -> None:
+    def item(number: int) -> int:
+        if number == 40:
+            raise ValueError(number)
+        return number
+
+    def batch(columns: dict[str, Any]) -> Any:
+        return [item(number) for number in columns["number"].tolist()]
+
+    items, watch, policy = 20_000, Watch(threading.Event(), None), Policy(on_error)
+    space = ParameterSpace({"number": range(items)})
+    plain = MapEvaluator(item, range(items), (), policy)(0, items, 1e9, watch)
+    rows = BatchEvaluator(batch_objective(max_rows=100)(batch), space, (), policy)(0, items, 1e9, watch)
+    for block in (plain, rows):
+        assert [failed.index for failed in block.failures] == [40]
+        assert (block.stop < 400) is ends
 
 
 def test_on_a_cluster_a_rest_goes_to_the_slot_that_has_nothing_to_do(process_session: Any, tmp_path: Path) -> None:

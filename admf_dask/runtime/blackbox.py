@@ -123,7 +123,8 @@ def is_busy(folder: str | os.PathLike[str], pid: int) -> bool:
 def ask_back(folder: str | os.PathLike[str], pid: int, slot: int, number: int) -> None:
     """Have a thread of process `pid` return its chunk, if it is still at that one. Nothing if the process is gone."""
     with suppress(OSError), open(_path(folder, pid), "r+b", buffering=0) as file:
-        os.pwrite(file.fileno(), number.to_bytes(8, sys.byteorder), (slot + 4) * 8)
+        file.seek((slot + 4) * 8)
+        file.write(number.to_bytes(8, sys.byteorder))
 
 
 def _cells(folder: str | os.PathLike[str], pid: int) -> memoryview | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from time import monotonic_ns, perf_counter
@@ -136,7 +137,7 @@ class BatchEvaluator(ScoreEvaluator):
             self._batch(low, high, rows, parts, watch)
             let_go += self._let_go(parts)
             low, spent = high, perf_counter() - began
-            if spent > budget or watch.over:
+            if spent > budget or self._is_over(rows, watch):
                 break
             affordable = int(min(stop - low, (low - start) / max(spent, 1e-9) * (budget - spent)))
             size = self._cap(max(64 if self.policy.timeout is None else 1, min(4 * size, affordable)))
@@ -228,11 +229,9 @@ def _score_columns(values: list[Any]) -> Scores:
     """Floats and dicts of floats as columns; a name that an item lacks is NaN there."""
     if not values:
         return {}
-    try:
-        # Whatever is no float was read as a dict, which is refused here: so no look at each is needed.
+    # Whatever is no float was read as a dict, which is refused here: so no look at each is needed, and those go on below.
+    with suppress(TypeError):
         return {SCORE: np.fromiter(values, np.float64, len(values))}
-    except TypeError:
-        pass
     named = [{SCORE: value} if type(value) is float else value for value in values]
     names = dict.fromkeys(name for scores in named for name in scores)
     return {name: np.array([scores.get(name, np.nan) for scores in named], np.float64) for name in names}
