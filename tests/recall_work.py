@@ -14,22 +14,25 @@ PATIENCE = 30.0
 
 
 def last_meets_the_one_before(item: tuple[int, str]) -> bool:
-    """Of positions 0 to 7: the fifth goes on until its chunk is asked back; the last two of all wait for each other."""
+    """Of 80: the first of the upper half goes on until its chunk is asked back; the next one and the last wait for each other.
+
+    What is worth a chunk of its own follows from how long the first took, so there are enough of them for two in any case.
+    """
     number, folder = item
-    if number == 4:
+    if number == 40:
         return _wait(_asked_back)
-    if number in (5, 7):
+    if number in (41, 79):
         Path(folder, str(number)).touch()
-        return _wait(Path(folder, str(12 - number)).exists)
+        return _wait(Path(folder, str(120 - number)).exists)
     return True
 
 
 def batch_meets(columns: dict[str, np.ndarray], folder: str) -> np.ndarray:
     """The first call over the upper half goes on until its chunk is asked back; two later ones wait for each other."""
     numbers = columns["number"]
-    if numbers[0] == 1000:
+    if numbers[0] == 2000:
         return np.full(len(numbers), float(_wait(_asked_back)))
-    if numbers[0] > 1000:
+    if numbers[0] > 2000:
         Path(folder, str(numbers[0])).touch()
         return np.full(len(numbers), float(_wait(lambda: len(list(Path(folder).iterdir())) > 1)))
     return np.ones(len(numbers))

@@ -212,14 +212,14 @@ def test_a_chunk_ends_with_the_failure_that_ends_its_run(on_error: str, ends: bo
 
 
 def test_on_a_cluster_a_rest_goes_to_the_slot_that_has_nothing_to_do(process_session: Any, tmp_path: Path) -> None:
-    items = [(number, str(tmp_path)) for number in range(8)]
+    items = [(number, str(tmp_path)) for number in range(80)]
     # Without, the item that waits for the last one would be in one chunk with it, and before it.
-    assert process_session.map(work.last_meets_the_one_before, items, progress=False).values() == [True] * 8
+    assert process_session.map(work.last_meets_the_one_before, items, progress=False).values() == [True] * 80
 
 
 def test_so_does_that_of_a_batch(process_session: Any, tmp_path: Path) -> None:
     objective = batch_objective(max_rows=200)(work.batch_meets)
     found = ParallelOptimizer(session=process_session).optimize(
-        {"number": range(2000)}, objective, data=str(tmp_path), progress=False
+        {"number": range(4000)}, objective, data=str(tmp_path), progress=False
     )
-    assert found.frame["score"].tolist() == [1.0] * 2000
+    assert found.frame["score"].tolist() == [1.0] * 4000
