@@ -17,7 +17,13 @@ def score(params: dict[str, Any]) -> dict[str, float]:
 
 
 def waits_at_the_end(params: dict[str, Any]) -> dict[str, float]:
-    """As `score`, but the last combination waits for a file."""
-    if params["fast"] == 15 and params["slow"] == 100 and params["stop"] == 0.1:
-        wait_for_file(os.environ["ADMF_TEST_GATE"])
+    """As `score`, but the last combination waits for a file.
+
+    The one before takes so long that a worker tells what it has before it begins the last.
+    """
+    if params["fast"] == 15 and params["slow"] == 100:
+        if params["stop"] == 0.1:
+            wait_for_file(os.environ["ADMF_TEST_GATE"])
+        else:
+            time.sleep(0.6)
     return score(params)

@@ -70,10 +70,14 @@ class Tab:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def browser() -> Iterator[Any]:
-    """Opened before the watch for what is left behind begins, with the processes that Chromium starts when first needed."""
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Opened before the watch for what is left behind begins, with the processes that Chromium starts when first needed.
+
+    It has a folder of its own for temporary files, which it makes and removes whenever it likes.
+    """
+    own = {**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("browser"))}
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], env=own)
         first = browser.new_page()
         with contextlib.suppress(sync_api.Error):
             first.goto("http://127.0.0.1:9/")
@@ -139,7 +143,8 @@ def test_heatmap_axes_can_be_changed(watched: tuple[str, Path, threading.Thread]
     assert tab.page.evaluate(f"{names}.below[0].axis_label") == "fast"
     scores = f"[...{names}.renderers[0].data_source.data.score[0]].filter(Number.isFinite)"
     # Cells that a constraint turns away have no score, nor has that of the failure.
-    assert 13 * 8 <= tab.page.evaluate(f"{scores}.length") < len({(params["fast"], params["slow"]) for params in SPACE})
+    tab.page.wait_for_function(f"{scores}.length >= {13 * 8}", timeout=10_000)
+    assert tab.page.evaluate(f"{scores}.length") < len({(params["fast"], params["slow"]) for params in SPACE})
     tab.choose("across", "stop")
     tab.page.wait_for_function(f"{names}.below[0].axis_label === 'stop'", timeout=10_000)
     tab.page.wait_for_function(f"{scores}.length === 18", timeout=10_000)
