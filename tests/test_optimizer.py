@@ -9,6 +9,7 @@ import math
 import operator
 import threading
 from decimal import Decimal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,19 @@ def test_the_driver_holds_little_more_than_what_it_keeps(monkeypatch: pytest.Mon
         assert sum(len(table.indices) for table in collector._tables) <= 120_020
     assert collector.table().indices.tolist() == sorted(np.argsort(scores)[-5:].tolist())
     assert (collector.failed, len(collector.failures)) == (60, 3)
+
+
+def test_rows_are_in_grid_order_whatever_the_order_of_the_blocks_and_if_they_lie_between_each_other() -> None:
+    collector = collect.Collector(Keep())
+    assert len(collector.table()) == 0
+    for low in (6, 0, 3):
+        collector.add(gathered(low, [low, low + 1.0, low + 2.0]))
+    assert collector.table().columns["score"].tolist() == list(range(9))
+    between = replace(gathered(9, [9.0, 12.0]), indices=np.array([9, 12]))
+    for block in (gathered(10, [10.0, 11.0]), between):
+        collector.add(block)
+    table = collector.table()
+    assert table.indices.tolist() == table.columns["score"].tolist() == list(range(13))
 
 
 def test_numbers_are_named_alike_in_all_chunks() -> None:

@@ -74,7 +74,10 @@ class Collector:
 
     def table(self) -> Table:
         """All rows kept, by grid index."""
-        joined = self._best(Table.join(self._tables))
+        joined = self._best(Table.join(sorted(self._tables, key=lambda table: int(table.indices[0]))))
+        if (joined.indices[1:] > joined.indices[:-1]).all():
+            return joined
+        # Of a run that was resumed blocks may lie between the rows of others.
         return joined.take(np.argsort(joined.indices, kind="stable"))
 
 
