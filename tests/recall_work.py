@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from distributed import get_worker
 
 from admf_dask.runtime import job
 
 PATIENCE = 30.0
+LONGER_THAN_A_BUDGET = 0.6
 
 
 def last_meets_the_one_before(item: tuple[int, str]) -> bool:
@@ -36,6 +40,35 @@ def batch_meets(columns: dict[str, np.ndarray], folder: str) -> np.ndarray:
         Path(folder, str(numbers[0])).touch()
         return np.full(len(numbers), float(_wait(lambda: len(list(Path(folder).iterdir())) > 1)))
     return np.ones(len(numbers))
+
+
+def waits_until_the_first_is_seen(item: tuple[int, str]) -> str:
+    """The first takes longer than a budget; the second ends when the driver has the value of the first. The key of the task.
+
+    The other slot is busy meanwhile, or the chunk would be asked back.
+    """
+    number, folder = item
+    if number == 0:
+        time.sleep(LONGER_THAN_A_BUDGET)
+    elif not _wait(Path(folder, f"seen-{min(1, number - 1)}").exists):
+        raise TimeoutError("nobody saw it")
+    return str(get_worker().get_current_task())
+
+
+def dies_once_after_it_told(item: tuple[int, str]) -> int:
+    """The first takes longer than a budget; the second takes its worker along when first called. Till then slots are busy."""
+    number, folder = item
+    calls = len(list(Path(folder).glob(f"call-{number}-*")))
+    Path(folder, f"call-{number}-{calls}").touch()
+    if number == 0:
+        time.sleep(LONGER_THAN_A_BUDGET)
+    if number == 1 and not calls:
+        # What was told has to have left this process.
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number > 1:
+        _wait(Path(folder, "call-1-0").exists)
+    return number
 
 
 def _asked_back() -> bool:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from admf_dask.runtime.chunks import FLOOR_SECONDS, WAITING_SECONDS, ChunkSizer, Pending
+from admf_dask.runtime.chunks import FLOOR_SECONDS, PARTS, WAITING_SECONDS, ChunkSizer, Pending
 from admf_dask.runtime.recall import LOOK_SECONDS, Recalls, UnderWay, worth
 
 GAP, CPU = 0.004, 0.002
@@ -20,16 +20,33 @@ GAP, CPU = 0.004, 0.002
 
 @dataclass
 class Slot:
-    """A worker at a chunk: `ends` are the times at which its items end, as far as the budget goes."""
+    """A worker at a chunk: `ends` are the times at which its items end, as far as the budgets go."""
 
     number: int
     start: int
     stop: int
     ends: list[float]
     began: float
+    parts: list[int]
+    """Items of each part."""
 
     def at(self, now: float) -> int:
         return self.start + bisect.bisect_right(self.ends, now)
+
+    @property
+    def tells(self) -> float:
+        """When the next part ends."""
+        return self.ends[self.parts[0] - 1]
+
+    def go_on(self) -> None:
+        """With the next part."""
+        done, self.began = self.parts.pop(0), self.tells
+        self.start, self.ends = self.start + done, self.ends[done:]
+
+    def come_back(self, items: int) -> None:
+        """After so many items, if that is before it would tell of itself."""
+        if items < self.parts[0]:
+            self.ends, self.parts = self.ends[:items], [items]
 
 
 class Simulation:
@@ -49,8 +66,8 @@ class Simulation:
         """Seconds until all items are done, and the number of chunks."""
         self.feed()
         while self.working:
-            first = min(self.working, key=lambda slot: slot.ends[-1])
-            if self.looks < first.ends[-1]:
+            first = min(self.working, key=lambda slot: slot.tells)
+            if self.looks < first.tells:
                 self.clock, self.looks = self.looks, math.inf
                 self.look()
             else:
@@ -61,14 +78,17 @@ class Simulation:
         return self.clock, self.chunks
 
     def end(self, slot: Slot) -> None:
-        self.working.remove(slot)
-        self.clock = max(self.clock, slot.ends[-1])
-        if self.waiting:
-            self.begin(*self.waiting.pop(0))
+        self.clock, ends = max(self.clock, slot.tells), len(slot.parts) == 1
+        if ends:
+            self.working.remove(slot)
+            if self.waiting:
+                self.begin(*self.waiting.pop(0))
         self.clock = self.driver = max(self.driver, self.clock) + CPU
-        reached = slot.start + len(slot.ends)
-        self.sizer.record(len(slot.ends), slot.ends[-1] - slot.began)
-        self.pending.put_back(reached, slot.stop)
+        self.sizer.record(slot.parts[0], slot.tells - slot.began)
+        if ends:
+            self.pending.put_back(slot.start + len(slot.ends), slot.stop)
+        else:
+            slot.go_on()
         self.feed()
 
     def feed(self) -> None:
@@ -81,13 +101,16 @@ class Simulation:
                 self.waiting.append(chunk)
 
     def begin(self, start: int, stop: int, budget: float) -> None:
-        began = self.clock + GAP
-        ends, now, at = [], began, start
-        while at < stop and now <= began + budget:
-            now += self.durations[at]
-            ends.append(now)
-            at += 1
-        self.working.append(Slot(self.chunks, start, stop, ends, began))
+        began = now = self.clock + GAP
+        ends: list[float] = []
+        parts: list[int] = []
+        while start + len(ends) < stop and len(parts) < (PARTS if self.recalls else 1):
+            until, had = now + budget, len(ends)
+            while start + len(ends) < stop and now <= until:
+                now += self.durations[start + len(ends)]
+                ends.append(now)
+            parts.append(len(ends) - had)
+        self.working.append(Slot(self.chunks, start, stop, ends, began, parts))
 
     def look(self) -> None:
         assert self.recalls is not None
@@ -99,7 +122,7 @@ class Simulation:
         idle = 0 if self.pending.count else self.slots - len(self.working)
         for chunk in self.recalls.choose(seen, idle, self.clock, self.sizer.seconds_per_item):
             slot = seen[chunk]
-            slot.ends = slot.ends[: chunk.at + 1 - slot.start]
+            slot.come_back(chunk.at + 1 - slot.start)
             self.asked += 1
 
 
@@ -135,7 +158,8 @@ def test_items_fifty_times_longer_do_not_hold_up_the_end(where: str) -> None:
     clock, _ = simulate(durations, 4)
     assert clock < 1.12 * sum(durations) / 4
     run = Simulation(durations, 4, recalls=True)
-    assert run.run()[0] < 1.05 * sum(durations) / 4
+    # One of the long items is 3 % of it.
+    assert run.run()[0] < 1.06 * sum(durations) / 4
 
 
 @pytest.mark.parametrize(("slots", "factor"), [(2, 1.08), (4, 1.25), (64, 9.0)])

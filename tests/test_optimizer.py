@@ -8,8 +8,8 @@ import itertools
 import math
 import operator
 import threading
-from decimal import Decimal
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 

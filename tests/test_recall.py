@@ -16,7 +16,7 @@ from admf_dask import ParallelOptimizer, ParameterSpace, batch_objective
 from admf_dask.policy import Policy
 from admf_dask.runtime.blackbox import BlackBox, ask_back, read_executing
 from admf_dask.runtime.evaluate import MapEvaluator
-from admf_dask.runtime.executors import ClusterExecutor
+from admf_dask.runtime.executors import ClusterExecutor, Sent
 from admf_dask.runtime.job import Watch
 from admf_dask.runtime.recall import ANSWER_SECONDS, Recalls, UnderWay, worth
 from admf_dask.runtime.score import BatchEvaluator
@@ -170,7 +170,12 @@ def test_a_chunk_is_seen_where_its_own_run_is_at_it(tmp_path: Path) -> None:
         slots[-1].note(at, 2)
     cluster: Any = SimpleNamespace(pids=lambda: [os.getpid(), 1])
     executor = ClusterExecutor(
-        None, 4, cluster, black_boxes=str(tmp_path), _run=RUN, _under_way={7: (10, 20), 8: (20, 40)}
+        None,
+        4,
+        cluster,
+        black_boxes=str(tmp_path),
+        _run=RUN,
+        _under_way={7: Sent((10, 20), 1.0), 8: Sent((20, 40), 1.0)},
     )
     assert executor._seen() == {
         UnderWay(7, 13, 5): (os.getpid(), slots[0].base),

@@ -179,7 +179,7 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
     def __init__(self, layout: Layout, *, dashboard_address: str, security: Security | None, scratch: str) -> None:
         """Blocks until the workers are there. `scratch` is a folder for spilled data and black boxes."""
         self.deaths: dict[int, Death] = {}
-        self.posts: dict[str, Callable[[int, bytes], None]] = {}
+        self.posts: dict[str, Callable[[int, bytes, int | None], None]] = {}
         """Who takes the answers that workers post, by number, for each run that is under way."""
         self.ended: dict[int, str] = {}
         """Process id -> the run for which it was ended on purpose."""
@@ -220,9 +220,9 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         self.scheduler.stream_handlers[POST] = self._on_post
         await self.scheduler.listen("inproc://")
 
-    def _on_post(self, worker: str, run: str, number: int, packed: bytes) -> None:
+    def _on_post(self, worker: str, run: str, number: int, packed: bytes, goes_on_at: int | None) -> None:
         if (take := self.posts.get(run)) is not None:
-            take(number, packed)
+            take(number, packed, goes_on_at)
 
     def announce(self, name: str, job: bytes) -> None:
         """Make a run's job known, on the event loop: to each worker before any task that is sent to it from now on.

@@ -161,7 +161,7 @@ class Run:
         """Wait for what finished next; feed the workers, then write it down."""
         blocks: list[Block] = []
         for reply in self.executor.wait():
-            self._in_flight -= 1
+            self._in_flight -= not reply.goes_on
             self._supply.end(reply.chunk)
             blocks += self._take(reply)
         self._feed()
@@ -222,7 +222,7 @@ class Run:
     def _take(self, reply: Reply) -> Iterable[Block]:
         if reply.block is not None:
             block = self._with_deaths(reply.block)
-            self._supply.reached(reply.chunk, block.stop, block.busy)
+            self._supply.reached(reply.chunk, block.stop, block.busy, goes_on=reply.goes_on)
             return (block,)
         death = reply.death or Death()
         if death.for_another:

@@ -51,10 +51,27 @@ from admf_dask.runtime.shared import SharedStore
 from admf_dask.runtime.shared.arrival import is_here, pieces, receive
 from admf_dask.runtime.shared.data import let_go
 
-Post = Callable[[int, bytes], None]
-Posted = tuple[Range, bytes]
-"""A chunk and its answer."""
+Post = Callable[[int, bytes, int | None], None]
+Posted = tuple[Range, bytes, bool]
+"""A chunk, its answer, and whether that is a part of it and the worker goes on."""
 logger = logging.getLogger("admf_dask")
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """A chunk on its way."""
+
+    rest: Range
+    """What has no answer yet."""
+    budget: float
+    future: Any = None
+    """Of the task that it was sent as last."""
+
+    def release(self) -> None:
+        """The scheduler may forget it."""
+        if self.future is not None:
+            self.future.release()
+            self.future = None
 
 
 @dataclass(slots=True)
@@ -77,15 +94,15 @@ class ClusterExecutor:
     company: Company = field(default_factory=lambda: Company(crowded=True))
     """The other runs of the session."""
     _replies: queue.SimpleQueue[Reply | Posted | BaseException] = field(default_factory=queue.SimpleQueue)
-    _futures: dict[int, Any] = field(default_factory=dict)
+    _sent: set[Sent] = field(default_factory=set)
     _count: int = 0
-    _sent: int = 0
+    """Tasks so far."""
     _run: str = ""
     _kind: str = ""
     _stopped: bool = False
     _deliveries: dict[str, asyncio.Lock] = field(default_factory=dict)
-    _under_way: dict[int, Range] = field(default_factory=dict)
-    """Chunks by the number that their task was sent under, until it has ended or its answer is there."""
+    _under_way: dict[int, Sent] = field(default_factory=dict)
+    """By the number of their task, until it has ended or its last answer is there."""
     _recalls: Recalls = field(init=False)
     _idle: int = 0
     _seconds_per_item: float | None = None
@@ -152,28 +169,34 @@ class ClusterExecutor:
 
     def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
         """One task; costs about 1 ms of the event loop's thread, where no Ctrl-C can leave a future half made."""
-        number, self._count = self._count, self._count + 1
-        self.client.loop.add_callback(self._follow, number, chunk, budget, alone)
+        self.client.loop.add_callback(self._follow, Sent(chunk, budget), alone)
 
-    async def _follow(self, number: int, chunk: Range, budget: float, alone: bool) -> None:
+    async def _follow(self, sent: Sent, alone: bool) -> None:
         """On the client's event loop: wait for a place, and give the driver what became of the chunk there."""
         async with self.company.place(alone=alone, given_up=lambda: self._stopped):
             if self._stopped:
                 return
-            reply = await self._reply(number, chunk, budget)
-            self._release(number)
+            self._sent.add(sent)
+            reply = await self._reply(sent)
+            sent.release()
+            self._sent.discard(sent)
             if reply is not None and not self._stopped:
                 self._replies.put(reply)
 
-    def _on_post(self, sent: int, packed: bytes) -> None:
-        """On the same loop, a moment before the task itself ends: the driver can begin to read it."""
-        if not self._stopped and (chunk := self._under_way.pop(sent, None)) is not None:
-            self._replies.put((chunk, packed))
+    def _on_post(self, number: int, packed: bytes, goes_on_at: int | None) -> None:
+        """On the same loop: a part of a chunk, or the last a moment before the task itself ends. The driver can begin to read."""
+        if self._stopped or (sent := self._under_way.get(number)) is None:
+            return
+        self._replies.put((sent.rest, packed, goes_on_at is not None))
+        if goes_on_at is None:
+            del self._under_way[number]
+        else:
+            sent.rest = (goes_on_at, sent.rest[1])
 
-    async def _reply(self, number: int, chunk: Range, budget: float) -> Reply | BaseException | None:
+    async def _reply(self, sent: Sent) -> Reply | BaseException | None:
         """Send the task, wait for it, fetch its bytes, None if they are posted; the scheduler forgets it when it is released."""
         try:
-            packed = await self._task(number, chunk, budget)
+            packed = await self._task(sent)
             tries = 0
             while packed is not None and packed[:1] in (NO_JOB, LACKS, POSTED):
                 if (tries := tries + 1) > 600:
@@ -183,10 +206,10 @@ class ClusterExecutor:
                     await asyncio.sleep(0.05)
                 else:
                     await self._deliver(packed)
-                packed = await self._task(number, chunk, budget)
-            return None if packed is None else Reply(chunk, block=unpack_reply(packed))
+                packed = await self._task(sent)
+            return None if packed is None else Reply(sent.rest, block=unpack_reply(packed))
         except KilledWorker as death:
-            return await self._obituary(chunk, death.last_worker.pid, death.last_worker.address)
+            return await self._obituary(sent.rest, death.last_worker.pid, death.last_worker.address)
         except FutureCancelledError as error:
             return _lost(f"the scheduler gave the tasks of this run up ({error.reason})")
         except OSError as error:
@@ -195,24 +218,25 @@ class ClusterExecutor:
         except BaseException as error:  # noqa: BLE001 - raised again in the driver's thread
             return error
 
-    async def _task(self, number: int, chunk: Range, budget: float) -> bytes | None:
-        self._release(number)
+    async def _task(self, sent: Sent) -> bytes | None:
+        sent.release()
         if self._stopped:
             raise asyncio.CancelledError
-        self._sent += 1
-        sent, key = self._sent, (f"{self._kind}-{self._run}", self._sent)
-        future = self.client.submit(evaluate_chunk, self._run, *chunk, budget, sent, key=key, pure=False)
-        self._futures[number] = future
+        self._count += 1
+        number, key = self._count, (f"{self._kind}-{self._run}", self._count)
+        sent.future = self.client.submit(
+            evaluate_chunk, self._run, *sent.rest, sent.budget, number, key=key, pure=False
+        )
         if self._posts is not None:
-            self._under_way[sent] = chunk
+            self._under_way[number] = sent
             try:
-                await future.exception()
+                await sent.future.exception()
             finally:
-                answered = self._under_way.pop(sent, None) is None
+                answered = self._under_way.pop(number, None) is None
             if answered:
                 # What came before its worker died counts.
                 return None
-        packed: bytes = await self.client.gather(future, asynchronous=True)
+        packed: bytes = await self.client.gather(sent.future, asynchronous=True)
         return packed
 
     async def _deliver(self, lacking: bytes) -> None:
@@ -240,10 +264,6 @@ class ClusterExecutor:
         answers = await self.client._run(function, *args, workers=[address], wait=True, on_error="raise")
         return answers.get(address)
 
-    def _release(self, number: int) -> None:
-        if (sent := self._futures.pop(number, None)) is not None:
-            sent.release()
-
     def even_out(self, idle: int, seconds_per_item: float | None) -> None:
         """Look at what the workers are at, as long as there are idle slots; costs a few microseconds a process and look."""
         had, self._idle, self._seconds_per_item = self._idle, idle, seconds_per_item
@@ -263,13 +283,12 @@ class ClusterExecutor:
 
     def _seen(self) -> dict[UnderWay, tuple[int, int]]:
         """What chunks are at, and in which process and thread."""
-        chunks = dict(self._under_way)
         return {
-            UnderWay(number, span.start, stop - span.stop): (pid, span.slot)
+            UnderWay(number, span.start, sent.rest[1] - span.stop): (pid, span.slot)
             for pid in self._pids()
             for span in read_executing(str(self.black_boxes), pid, self._run) or ()
-            for number, (start, stop) in chunks.items()
-            if start <= span.start < stop
+            for number, sent in self._under_way.items()
+            if sent.rest[0] <= span.start < sent.rest[1]
         }
 
     async def _patrol(self, timeout: float) -> None:
@@ -355,7 +374,7 @@ class ClusterExecutor:
 
     async def _wind_down(self) -> None:
         self.company.stir()
-        futures = list(self._futures.values())
+        futures = [sent.future for sent in self._sent if sent.future is not None]
         forgotten = asyncio.Event()
         if futures and self.black_boxes is not None:
             self.client.loop.add_callback(self._evict, forgotten)
@@ -396,9 +415,9 @@ class ClusterExecutor:
 def _opened(answer: Reply | Posted | BaseException) -> Reply | BaseException:
     if not isinstance(answer, tuple):
         return answer
-    chunk, packed = answer
+    chunk, packed, goes_on = answer
     try:
-        return Reply(chunk, block=unpack_reply(packed))
+        return Reply(chunk, block=unpack_reply(packed), goes_on=goes_on)
     except CallError as error:
         return error
 

@@ -18,6 +18,7 @@ from admf_dask.outcomes import Block, Failure
 from admf_dask.runtime.alarm import Alarm
 from admf_dask.runtime.blackbox import BlackBox, Slot
 from admf_dask.runtime.calls import BEGAN, Cells
+from admf_dask.runtime.chunks import PARTS
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.facts import forgotten, stop_what_runs, tell_from_now_on, watched
 from admf_dask.runtime.shared import SharedData, value_of
@@ -38,6 +39,8 @@ ANNOUNCE = "admf_dask_job"
 """The operation of a job on the stream from scheduler to worker."""
 LARGEST_POSTED = 8 * 2**20
 """Bytes of an answer that may travel on that stream, before heartbeats and other tasks; larger ones are fetched."""
+LARGEST_PART = 2**20
+"""Bytes of a part after which a worker goes on by itself; with larger ones it waits until the driver has read some."""
 _box: BlackBox | None = None
 _box_lock = threading.Lock()
 
@@ -127,6 +130,21 @@ class Job(WorkerPlugin):  # type: ignore[misc]
             self._alarm.watch_this_thread(watch.cells, watch.at)
         return watch
 
+    def evaluate(self, start: int, stop: int, budget: float, watch: Watch) -> bytes:
+        """Evaluate what fits of `[start, stop)` into `budget` seconds, and where answers are posted into some more.
+
+        Each part but the last is posted as it is finished, so that nobody waits to see it, and the worker not for a new chunk.
+        """
+        evaluator = self.evaluator()
+        for part in range(PARTS):
+            block = evaluator(start, stop, budget, watch)
+            packed, start = pack_reply(block), block.stop
+            ends = start == stop or watch.over or (block.failed and evaluator.policy.on_error == "raise")
+            if ends or part + 1 == PARTS or not self.posts or len(packed) > LARGEST_PART:
+                break
+            self._post(watch.number, packed, start)
+        return self.answer(watch.number, packed)
+
     def answer(self, number: int, packed: bytes) -> bytes:
         """What the task returns: the answer, or that it is posted.
 
@@ -135,9 +153,12 @@ class Job(WorkerPlugin):  # type: ignore[misc]
         """
         if not self.posts or len(packed) > LARGEST_POSTED:
             return packed
-        words = {"op": POST, "run": self.run, "number": number, "packed": packed}
-        self._worker.loop.add_callback(self._worker.batched_send, words)
+        self._post(number, packed)
         return POSTED
+
+    def _post(self, number: int, packed: bytes, goes_on_at: int | None = None) -> None:
+        words = {"op": POST, "run": self.run, "number": number, "packed": packed, "goes_on_at": goes_on_at}
+        self._worker.loop.add_callback(self._worker.batched_send, words)
 
     def _tell_overdue(self, start: int, count: int) -> None:
         words = {"worker": self._worker.address, "start": start, "stop": start + count}
@@ -183,7 +204,7 @@ class Watch:
 
 
 def evaluate_chunk(run: str, start: int, stop: int, budget: float, number: int) -> bytes:
-    """The task: evaluate what fits of `[start, stop)` into `budget` seconds. Never raises, whatever an item does."""
+    """The task: evaluate what `Job.evaluate` says of `[start, stop)`. Never raises, whatever an item does."""
     job: Job | None = get_worker().plugins.get(plugin_name(run))
     if job is None:
         return NO_JOB
@@ -193,7 +214,7 @@ def evaluate_chunk(run: str, start: int, stop: int, budget: float, number: int) 
     try:
         watch = job.watch(number)
         watched(run, watch)
-        return job.answer(number, pack_reply(job.evaluator()(start, stop, budget, watch)))
+        return job.evaluate(start, stop, budget, watch)
     except CallError as error:
         return pack_reply(error)
     except BaseException as error:  # noqa: BLE001 - Dask must never carry an exception; the driver raises this one

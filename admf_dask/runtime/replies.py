@@ -33,6 +33,8 @@ class Reply:
     executing: tuple[Range, ...] | None = None
     others: int = 0
     """Items of other runs that were executing in the same process."""
+    goes_on: bool = False
+    """Whether the block is a part, and the worker is at the rest of the chunk: then that is under way now."""
 
 
 class Executor(Protocol):

@@ -103,11 +103,14 @@ class Supply:
         if self.admission is not None and self.weights is not None:
             self.admission.end(self.weights.memory_of(*chunk))
 
-    def reached(self, chunk: Range, stop: int, seconds: float) -> None:
-        """A chunk was evaluated up to `stop` in `seconds`; the rest of it is pending again."""
+    def reached(self, chunk: Range, stop: int, seconds: float, *, goes_on: bool = False) -> None:
+        """A chunk was evaluated up to `stop` in `seconds`; the rest of it is under way if its worker `goes_on`, else pending."""
         start = chunk[0]
         self.sizer.record(stop - start if self.weights is None else self.weights.work_of(start, stop), seconds)
-        self.pending.put_back(stop, chunk[1])
+        if goes_on:
+            self.begin((stop, chunk[1]))
+        else:
+            self.pending.put_back(stop, chunk[1])
         if self.admission is not None and self.admission.soft:
             # The first in line is the heaviest.
             self.pending.ranges = deque(sorted(self.pending.ranges))

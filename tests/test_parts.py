@@ -1,0 +1,154 @@
+"""A worker that tells what it has of a chunk and goes on: what it posts, what the driver makes of it, and a death."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import recall_work as work
+
+from admf_dask import Session
+from admf_dask.admission import Admission
+from admf_dask.policy import Policy
+from admf_dask.runtime import job as jobs
+from admf_dask.runtime.blackbox import BlackBox, ask_back
+from admf_dask.runtime.chunks import PARTS
+from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.executors import ClusterExecutor, Sent
+from admf_dask.runtime.job import POSTED, Job, Watch, pack_reply, unpack_reply
+from admf_dask.runtime.supply import Supply
+from admf_dask.weights import Weights
+
+RUN = "0123456789abcdef" * 2
+NO_TIME = 0.0
+"""A budget that ends with the first group of items, which is one."""
+
+
+class Told(Job):
+    """A job on a worker that keeps what it posts."""
+
+    def __init__(self, evaluator: MapEvaluator, *, posts: bool = True) -> None:
+        super().__init__(RUN, b"", None, posts=posts)
+        self.words: list[dict[str, Any]] = []
+        self._lock, self._evaluator, self._worker = threading.Lock(), evaluator, self
+        self.loop = SimpleNamespace(add_callback=lambda send, words: send(words))
+
+    def batched_send(self, words: dict[str, Any]) -> None:
+        self.words.append(words)
+
+    def spans(self) -> list[tuple[int, int, int | None]]:
+        blocks = [(unpack_reply(words["packed"]), words["goes_on_at"]) for words in self.words]
+        return [(block.start, block.stop, goes_on_at) for block, goes_on_at in blocks]
+
+
+def test_a_worker_tells_what_it_has_when_a_budget_is_used_up_and_goes_on_for_some() -> None:
+    job = Told(MapEvaluator(abs, range(100)))
+    assert job.evaluate(10, 100, NO_TIME, Watch(threading.Event(), None, 7)) == POSTED
+    spans = job.spans()
+    assert [start for start, _, _ in spans] == [10, *(stop for _, stop, _ in spans[:-1])]
+    assert [goes_on_at for _, _, goes_on_at in spans] == [*(stop for _, stop, _ in spans[:-1]), None]
+    assert len(spans) == PARTS
+    assert {(words["run"], words["number"]) for words in job.words} == {(RUN, 7)}
+
+
+def test_a_chunk_that_is_done_is_told_of_once() -> None:
+    job = Told(MapEvaluator(abs, range(100)))
+    assert job.evaluate(10, 11, NO_TIME, Watch(threading.Event(), None)) == POSTED
+    assert job.evaluate(11, 100, 60.0, Watch(threading.Event(), None)) == POSTED
+    assert job.spans() == [(10, 11, None), (11, 100, None)]
+
+
+def test_where_nobody_listens_for_posts_the_task_returns_what_fits_into_one_budget() -> None:
+    job = Told(MapEvaluator(abs, range(100)), posts=False)
+    assert unpack_reply(job.evaluate(10, 100, NO_TIME, Watch(threading.Event(), None))).stop == 11
+    assert job.words == []
+
+
+@pytest.mark.parametrize("limit", ["LARGEST_PART", "LARGEST_POSTED"])
+def test_large_parts_end_their_chunk_so_that_they_do_not_pile_up(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "LARGEST_PART", 10)
+    monkeypatch.setattr(jobs, limit, 10)
+    job = Told(MapEvaluator(abs, range(100)))
+    answer = job.evaluate(10, 100, NO_TIME, Watch(threading.Event(), None))
+    if limit == "LARGEST_PART":
+        assert (answer, job.spans()) == (POSTED, [(10, 11, None)])
+    else:
+        assert (unpack_reply(answer).stop, job.words) == (11, [])
+
+
+def test_a_chunk_that_is_asked_back_ends_with_the_part_under_way(tmp_path: Any) -> None:
+    box = BlackBox(tmp_path)
+    watch = Watch(threading.Event(), box.slot(RUN), 7)
+
+    def item(number: int) -> None:
+        ask_back(tmp_path, os.getpid(), watch.slot.base if watch.slot else -1, 7 if number == 11 else 0)
+
+    job = Told(MapEvaluator(item, range(100)))
+    job.evaluate(10, 100, NO_TIME, watch)
+    assert job.spans() == [(10, 11, 11), (11, 12, None)]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "record"])
+def test_a_failure_that_ends_the_run_ends_the_chunk(on_error: str) -> None:
+    job = Told(MapEvaluator(lambda number: 1 // (number - 11), range(100), (), Policy(on_error)))
+    job.evaluate(10, 100, NO_TIME, Watch(threading.Event(), None))
+    assert job.spans()[1] == (11, 12, None if on_error == "raise" else 12)
+
+
+def _block(start: int, stop: int) -> bytes:
+    return pack_reply(MapEvaluator(abs, range(100))(start, stop, 60.0, Watch(threading.Event(), None)))
+
+
+def test_the_driver_knows_what_is_left_of_a_chunk() -> None:
+    sent = Sent((0, 40), 1.0)
+    executor = ClusterExecutor(None, 2, _under_way={7: sent})
+    executor._on_post(7, _block(0, 10), 10)
+    assert sent.rest == (10, 40)
+    executor._on_post(6, _block(10, 11), None)
+    executor._on_post(7, _block(10, 30), None)
+    executor._on_post(7, _block(30, 40), None)
+    seen = [(reply.chunk, reply.block and reply.block.stop, reply.goes_on) for reply in executor.wait()]
+    assert seen == [((0, 40), 10, True), ((10, 40), 30, False)]
+    assert executor._under_way == {}
+
+
+def test_nothing_is_heard_of_a_run_that_is_over() -> None:
+    executor = ClusterExecutor(None, 2, _under_way={7: Sent((0, 40), 1.0)}, _stopped=True)
+    executor._on_post(7, _block(0, 10), None)
+    assert executor._replies.empty()
+
+
+def test_what_is_left_of_a_chunk_weighs_what_it_weighs() -> None:
+    memory = np.array([50, 10, 10, 10], np.int64)
+    admission = Admission(threads=2, room=60)
+    supply = Supply.of(4, 2, Weights(np.ones(4, np.int64), memory), admission)
+    supply.pending.take(4)
+    supply.begin((0, 4))
+    assert admission.allowance == 10
+    supply.end((0, 4))
+    supply.reached((0, 4), 1, 0.1, goes_on=True)
+    assert (admission.allowance, supply.pending.count) == (50, 0)
+    supply.end((1, 4))
+    supply.reached((1, 4), 2, 0.1)
+    assert (admission.allowance, supply.pending.count) == (float("inf"), 2)
+
+
+def test_on_a_cluster_a_part_is_seen_while_its_task_goes_on(process_session: Session, tmp_path: Any) -> None:
+    items, tasks = [(number, str(tmp_path)) for number in range(4)], {}
+    for outcome in process_session.as_completed(work.waits_until_the_first_is_seen, items):
+        tasks[outcome.index] = outcome.value
+        (tmp_path / f"seen-{outcome.index}").touch()
+    assert isinstance(tasks[0], str)
+    assert tasks[0] == tasks[1]
+
+
+def test_of_a_worker_that_dies_what_it_told_is_done(killable_session: Session, tmp_path: Any) -> None:
+    items = [(number, str(tmp_path)) for number in range(8)]
+    result = killable_session.map(work.dies_once_after_it_told, items, progress=False)
+    assert result.values() == list(range(8))
+    calls = [len(list(tmp_path.glob(f"call-{number}-*"))) for number in range(8)]
+    assert (calls[0], calls[1]) == (1, 2), "0 was told, 1 took the worker along once"
