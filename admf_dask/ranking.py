@@ -37,6 +37,15 @@ def best(scores: Floats, indices: Integers, count: int, *, maximize: bool) -> In
     return rank(scores, indices, maximize=maximize)[:count]
 
 
+def first(scores: Floats, indices: Integers, *, maximize: bool) -> int:
+    """Position of the best: `rank(...)[0]`, in O(n). Raises ValueError where there are no rows."""
+    value = (np.fmax if maximize else np.fmin).reduce(scores)
+    if np.isnan(value):
+        return int(indices.argmin())
+    ties = np.flatnonzero(scores == value)
+    return int(ties[indices[ties].argmin()])
+
+
 def better(score: Any, than: Any, *, maximize: bool) -> bool:
     """Whether `score` beats `than` outright (a NaN never beats, anything real beats NaN)."""
     if np.isnan(score):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from admf_dask.ranking import best, better, rank
+from admf_dask.ranking import best, better, first, rank
 
 scores = st.lists(st.sampled_from([-math.inf, -1.5, 0.0, -0.0, 1.0, 2.5, math.inf, math.nan]), max_size=60)
 
@@ -32,6 +33,17 @@ def test_rank_is_best_first_ties_in_grid_order_nan_last(values: list[float], max
 def test_best_is_the_head_of_rank(values: list[float], count: int, maximize: bool) -> None:
     found = best(np.array(values), np.arange(len(values)), count, maximize=maximize).tolist()
     assert found == reference(values, maximize)[:count]
+
+
+@given(scores, st.booleans(), st.randoms())
+def test_first_is_the_first_of_rank(values: list[float], maximize: bool, chance: random.Random) -> None:
+    indices = np.array(chance.sample(range(100), len(values)), np.int64)
+    if values:
+        expected = rank(np.array(values), indices, maximize=maximize)[0]
+        assert first(np.array(values), indices, maximize=maximize) == expected
+    else:
+        with pytest.raises(ValueError, match="zero-size"):
+            first(np.array(values), indices, maximize=maximize)
 
 
 def test_ties_follow_the_grid_index_and_not_the_position() -> None:

@@ -93,6 +93,11 @@ class OptimizationResult(Mapping[str, Any]):
         """Row positions from best to worst, shape (n,)."""
         return ranking.rank(self.scores, self.indices, maximize=self.maximize)
 
+    @cached_property
+    def _first(self) -> int:
+        """Row position of the best; the order of all takes a hundred times longer."""
+        return ranking.first(self.scores, self.indices, maximize=self.maximize)
+
     @property
     def scores(self) -> NDArray[np.float64]:
         """The ranking column, aligned with `indices`."""
@@ -101,22 +106,22 @@ class OptimizationResult(Mapping[str, Any]):
     @property
     def best_params(self) -> dict[str, Any] | None:
         """The parameters of the best combination; None when nothing has a score, or all scores are NaN."""
-        return self.space[int(self.indices[self.order[0]])] if self._ranks else None
+        return self.space[int(self.indices[self._first])] if self._ranks else None
 
     @property
     def best_score(self) -> float | None:
         """The best score; NaN when all scores are NaN, None when there is none."""
-        return float(self.scores[self.order[0]]) if len(self.indices) else None
+        return float(self.scores[self._first]) if len(self.indices) else None
 
     @property
     def best(self) -> dict[str, float] | None:
         """All numbers of the best combination; None when there is none."""
-        return {name: float(column[self.order[0]]) for name, column in self.columns.items()} if self._ranks else None
+        return {name: float(column[self._first]) for name, column in self.columns.items()} if self._ranks else None
 
     @property
     def _ranks(self) -> bool:
         """Whether any score is a number: NaN ranks last, and what is first among NaN is no best."""
-        return bool(len(self.indices)) and not np.isnan(self.scores[self.order[0]])
+        return bool(len(self.indices)) and not np.isnan(self.scores[self._first])
 
     @property
     def total_combinations(self) -> int:
@@ -207,7 +212,7 @@ class OptimizationResult(Mapping[str, Any]):
             f" ({aggregate} over the other parameters)" if len(self.space.names) > 2 else ""
         )
         best = self.best_params or {}
-        mark = (best[x], best[y]) if {x, y} <= best.keys() and not np.isnan(self.scores[self.order[0]]) else None
+        mark = (best[x], best[y]) if {x, y} <= best.keys() and not np.isnan(self.scores[self._first]) else None
         return heatmap_figure(self.heatmap(x, y, aggregate), title, self.score, mark)
 
     def plot_history(self) -> figure:
