@@ -81,8 +81,8 @@ WHOLE, QUICK, BRIEF = Pace(1.0, 1.5, 5.0, 4.0), Pace(1.0, 0.5, 1.5, 4.0), Pace(0
 def race(names: Sequence[str], loads_of: Loads, given: argparse.Namespace) -> Results:
     """Run the rounds over the contenders; one that fails is reported, left out afterwards, and stops nobody.
 
-    The processes that measure the ideal are new ones for each contender: where things happen to lie in its memory makes a
-    process a tenth faster or slower for all its life, and with the same ones for everybody that luck would be in every ratio.
+    The processes that measure the ideal are new ones for each contender: where things happen to lie in its memory may make a
+    process faster or slower for all its life, and with the same ones for everybody that luck would be in every ratio.
     """
     results, pace = Results(), of_form(given, WHOLE, QUICK, BRIEF)
     for number in range(given.rounds):
