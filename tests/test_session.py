@@ -27,12 +27,13 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 from distributed.batched import BatchedSend
 from distributed.comm import CommClosedError
 
 from admf_dask import (
     ClusterLost,
+    ConfigError,
     Outcome,
     ParallelConfig,
     ResourceError,
@@ -256,6 +257,14 @@ def test_a_running_scheduler_is_used_by_its_address(thread_session: Session, tmp
 def test_nobody_at_the_address_is_said_clearly() -> None:
     with pytest.raises(SchedulerUnreachable, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
         Session(ParallelConfig(scheduler="tcp://127.0.0.1:9")).open()
+
+
+@pytest.mark.parametrize(
+    "security", [{"ca_file": "ca.pem", "cert": "a.crt", "key": "a.key"}, Security(require_encryption=True)]
+)
+def test_certificates_are_not_left_out_in_silence_where_the_address_has_no_use_for_them(security: Any) -> None:
+    with pytest.raises(ConfigError, match=r"speaks TLS, but scheduler='\S+9' does not; .* or leave security= out"):
+        Session(ParallelConfig(scheduler="tcp://127.0.0.1:9"), security=security).open()
 
 
 def test_a_scheduler_without_workers_is_said_clearly(tmp_path: Path) -> None:

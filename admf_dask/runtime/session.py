@@ -27,7 +27,7 @@ from distributed.utils import silence_logging_cmgr
 
 from admf_dask.admission import Admission
 from admf_dask.config import ParallelConfig
-from admf_dask.errors import ResourceError, SchedulerUnreachable, SessionClosed, SessionError
+from admf_dask.errors import ConfigError, ResourceError, SchedulerUnreachable, SessionClosed, SessionError
 from admf_dask.events import Observer
 from admf_dask.journal import Journal, as_journal
 from admf_dask.outcomes import Outcome
@@ -224,7 +224,14 @@ class Session:
             self._stack.callback(watchers.leave, counters)
 
     def _connect(self, address: str) -> Client:
-        security = self._own_security or make_security(
+        own = self._own_security
+        wants_tls = isinstance(self.config.security, Mapping) if own is None else own.require_encryption
+        if wants_tls and not address.startswith(("tls://", "wss://")):
+            raise ConfigError(
+                f"the certificates of security= need a scheduler that speaks TLS, but scheduler={address!r} does not; start it "
+                'with them (`dask scheduler --protocol tls --tls-ca-file ...`), write "tls://host:port", or leave security= out'
+            )
+        security = own or make_security(
             self.config.security if address.startswith("tls") and self.config.security != "auto" else "none"
         )
         self._stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
