@@ -103,6 +103,10 @@ def _block(start: int, stop: int) -> bytes:
     return pack_reply(MapEvaluator(abs, range(100))(start, stop, 60.0, Watch(threading.Event(), None)))
 
 
+def told(executor: ClusterExecutor) -> list[Any]:
+    return [(reply.chunk, reply.block and reply.block.stop, reply.goes_on) for reply in executor.wait()]
+
+
 def test_the_driver_knows_what_is_left_of_a_chunk() -> None:
     sent = Sent((0, 40), 1.0)
     executor = ClusterExecutor(None, 2, _under_way={7: sent})
@@ -111,8 +115,7 @@ def test_the_driver_knows_what_is_left_of_a_chunk() -> None:
     executor._on_post(6, _block(10, 11), None)
     executor._on_post(7, _block(10, 30), None)
     executor._on_post(7, _block(30, 40), None)
-    seen = [(reply.chunk, reply.block and reply.block.stop, reply.goes_on) for reply in executor.wait()]
-    assert seen == [((0, 40), 10, True), ((10, 40), 30, False)]
+    assert told(executor) == [((0, 40), 10, (10, 40)), ((10, 40), 30, None)]
     assert executor._under_way == {}
 
 
@@ -130,10 +133,13 @@ def test_what_is_left_of_a_chunk_weighs_what_it_weighs() -> None:
     supply.begin((0, 4))
     assert admission.allowance == 10
     supply.end((0, 4))
-    supply.reached((0, 4), 1, 0.1, goes_on=True)
+    supply.reached((0, 4), 1, 0.1, (1, 4))
     assert (admission.allowance, supply.pending.count) == (50, 0)
     supply.end((1, 4))
-    supply.reached((1, 4), 2, 0.1)
+    supply.settle((1, 4), (1, 3))
+    assert (admission.allowance, supply.pending.count) == (50, 1)
+    supply.end((1, 3))
+    supply.reached((1, 3), 2, 0.1)
     assert (admission.allowance, supply.pending.count) == (float("inf"), 2)
 
 

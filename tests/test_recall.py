@@ -15,10 +15,11 @@ import recall_work as work
 from admf_dask import ParallelOptimizer, ParameterSpace, batch_objective
 from admf_dask.policy import Policy
 from admf_dask.runtime.blackbox import BlackBox, ask_back, read_executing
+from admf_dask.runtime.calls import UNTIL
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Sent
 from admf_dask.runtime.job import Watch
-from admf_dask.runtime.recall import ANSWER_SECONDS, Recalls, UnderWay, worth
+from admf_dask.runtime.recall import ANSWER_SECONDS, SILENT_SECONDS, Recalls, UnderWay, worth
 from admf_dask.runtime.score import BatchEvaluator
 
 RUN = "0123456789abcdef" * 2
@@ -56,6 +57,16 @@ def test_more_answers_under_way_than_idle_slots_is_no_reason_to_ask_for_more() -
     recalls, seen = Recalls(4), [UnderWay(number, 1000 * number, 900) for number in range(6)]
     assert recalls.choose(seen, 3, 0.0, 0.001) == seen[:3]
     assert recalls.choose(seen, 1, ANSWER_SECONDS / 2, 0.001) == []
+
+
+def test_who_was_asked_and_is_still_at_an_item_after_a_while_is_silent() -> None:
+    recalls = Recalls(4)
+    long, untold, other = UnderWay(1, 5, 900, 6), UnderWay(2, 1000, 800), UnderWay(3, 2000, 10, 2001)
+    assert recalls.choose([long, untold, other], 2, 0.0, 0.001) == [long, untold]
+    assert recalls.silent([long, untold, other], SILENT_SECONDS / 2) == []
+    assert recalls.silent([long, untold, other], SILENT_SECONDS) == [long]
+    # What it said is of a group before the one that it is in.
+    assert recalls.silent([UnderWay(1, 5, 900, 5)], SILENT_SECONDS) == []
 
 
 def test_many_slots_do_not_ask_for_crumbs() -> None:
@@ -168,6 +179,7 @@ def test_a_chunk_is_seen_where_its_own_run_is_at_it(tmp_path: Path) -> None:
         thread.start()
         thread.join()
         slots[-1].note(at, 2)
+        slots[-1].cells[slots[-1].at + UNTIL] = at + 3
     cluster: Any = SimpleNamespace(pids=lambda: [os.getpid(), 1])
     executor = ClusterExecutor(
         None,
@@ -178,8 +190,8 @@ def test_a_chunk_is_seen_where_its_own_run_is_at_it(tmp_path: Path) -> None:
         _under_way={7: Sent((10, 20), 1.0), 8: Sent((20, 40), 1.0)},
     )
     assert executor._seen() == {
-        UnderWay(7, 13, 5): (os.getpid(), slots[0].base),
-        UnderWay(8, 27, 11): (os.getpid(), slots[2].base),
+        UnderWay(7, 13, 5, 16): (os.getpid(), slots[0].base),
+        UnderWay(8, 27, 11, 30): (os.getpid(), slots[2].base),
     }
 
 
@@ -220,6 +232,12 @@ def test_on_a_cluster_a_rest_goes_to_the_slot_that_has_nothing_to_do(process_ses
     items = [(number, str(tmp_path)) for number in range(80)]
     # Without, the item that waits for the last one would be in one chunk with it, and before it.
     assert process_session.map(work.last_meets_the_one_before, items, progress=False).values() == [True] * 80
+
+
+def test_what_stands_behind_a_long_item_goes_there_without_an_answer(process_session: Any, tmp_path: Path) -> None:
+    items = [(number, str(tmp_path)) for number in range(80)]
+    # The first of the upper half waits until all that stood behind it in its chunk are done.
+    assert process_session.map(work.waits_for_those_behind, items, progress=False).values() == [True] * 80
 
 
 def test_so_does_that_of_a_batch(process_session: Any, tmp_path: Path) -> None:

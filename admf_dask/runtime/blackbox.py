@@ -1,11 +1,13 @@
 """What a worker process is executing, readable by the driver also after the process was killed.
 
-A file of fixed slots, one for each thread of the worker, mapped into memory: `(run tag, start, count, began, asked back)` as
-five int64. A worker notes an item by one store of eight bytes, which costs less than 0.1 microseconds and survives any death of
+A file of fixed slots, one for each thread of the worker, mapped into memory: `(run tag, start, count, began, asked back, until)`
+as six int64. A worker notes an item by one store of eight bytes, which costs less than 0.1 microseconds and survives any death of
 the process (the page belongs to the kernel). Readers may see a slot half written only between two items, never torn: an
 aligned store of eight bytes is atomic on the platforms that Dask runs on.
 
-The last field goes the other way: the driver writes the number of a chunk there that is to come back before its end.
+One field goes the other way: the driver writes the number of a chunk into `asked back` that is to come back before its end. The
+worker looks there before it begins item `until`, so who has written it and then still sees the worker before that item may give
+the items from there on to others.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SLOTS = 256
-_FIELDS = 5
+_FIELDS = 6
 _SIZE = SLOTS * _FIELDS * 8
 
 
@@ -51,7 +53,8 @@ class BlackBox:
                 # running suspects alone.
                 base = (self._free.pop() if len(self._free) > 1 else self._free[0]) * _FIELDS
             self._own.base = base
-        self._cells[base + 1] = self._cells[base + 2] = self._cells[base + 3] = self._cells[base + 4] = 0
+        for place in range(base + 1, base + _FIELDS):
+            self._cells[place] = 0
         self._cells[base] = run_tag(run)
         return Slot(self._cells, base)
 
@@ -94,6 +97,8 @@ class Executing:
     began: int
     slot: int
     """Which thread of the process."""
+    until: int
+    """Before which item it looks whether it was asked for its chunk; 0 if it does not say."""
 
 
 def read_executing(folder: str | os.PathLike[str], pid: int, run: str | None = None) -> tuple[Executing, ...] | None:
@@ -103,13 +108,13 @@ def read_executing(folder: str | os.PathLike[str], pid: int, run: str | None = N
         return None
     tag = None if run is None else run_tag(run)
     noted = [
-        (base, *cells[base : base + _FIELDS - 1].tolist())
+        (base, *cells[base : base + _FIELDS].tolist())
         for base in range(0, len(cells), _FIELDS)
         if cells[base] and tag in (None, cells[base])
     ]
     return tuple(
-        Executing(start, start + count, began, base)
-        for base, _, start, count, began in noted
+        Executing(start, start + count, began, base, until)
+        for base, _, start, count, began, _, until in noted
         if count > 0 and start >= 0
     )
 

@@ -22,6 +22,15 @@ BEGAN = 2
 """Beside the cell of the index (-1 between items): when the item, or the group of quick ones it is in, began (monotonic
 nanoseconds); 0 where no call is under way."""
 
+UNTIL = 4
+"""Beside it as well: the item before which the evaluator looks whether the chunk is over, whatever it does until then."""
+
+
+def cells_of_nobody() -> Cells:
+    """Cells that nobody else can read; the index is the first."""
+    return [0] * (UNTIL + 1)
+
+
 _one_at_a_time = threading.Lock()
 _of_dask = random.Random()
 

@@ -161,7 +161,7 @@ class Run:
         """Wait for what finished next; feed the workers, then write it down."""
         blocks: list[Block] = []
         for reply in self.executor.wait():
-            self._in_flight -= not reply.goes_on
+            self._in_flight -= reply.goes_on is None
             self._supply.end(reply.chunk)
             blocks += self._take(reply)
         self._feed()
@@ -220,10 +220,14 @@ class Run:
         self.executor.submit(chunk, self._supply.sizer.budget, alone=self._alone)
 
     def _take(self, reply: Reply) -> Iterable[Block]:
-        if reply.block is not None:
+        if reply.block is not None and reply.block.stop <= reply.chunk[1]:
             block = self._with_deaths(reply.block)
-            self._supply.reached(reply.chunk, block.stop, block.busy, goes_on=reply.goes_on)
+            self._supply.reached(reply.chunk, block.stop, block.busy, reply.goes_on)
             return (block,)
+        if reply.block is not None or reply.goes_on is not None:
+            # It was taken from its worker; or its worker began some of what had just been taken: then all of it is done again.
+            self._supply.settle(reply.chunk, reply.goes_on)
+            return ()
         death = reply.death or Death()
         if death.for_another:
             verdict = self._suspects.spared(reply.chunk, alone=self._alone)

@@ -24,7 +24,7 @@ from admf_dask.objectives import Scores
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import Policy, pause_after
 from admf_dask.runtime.alarm import SoftStop
-from admf_dask.runtime.calls import BEGAN, Cells, Takes, prepare
+from admf_dask.runtime.calls import BEGAN, UNTIL, Cells, Takes, prepare
 from admf_dask.runtime.shared import SharedData, taking, value_of
 from admf_dask.text import did_you_mean, format_bytes
 
@@ -49,7 +49,9 @@ class Watch(Protocol):
         """Executing `count` items from `start` on; returns the cells, as below."""
 
     def cells_of_single_items(self) -> tuple[Cells, int]:
-        """Where to store the index of each item before it is called, `cells[at]`, and when it began, `cells[at + BEGAN]`."""
+        """Where to store the index of each item before it is called, `cells[at]`, when it began, `cells[at + BEGAN]`, and before
+        which one it is looked whether the chunk is over, `cells[at + UNTIL]`.
+        """
 
 
 @dataclass(slots=True)
@@ -157,10 +159,13 @@ class MapEvaluator:
 
     def _slice(self, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
         indices = range(start, stop)
-        return self._loop(indices, [self.items[index] for index in indices], rows, deadline, watch)
+        return self._loop(indices, [self.items[index] for index in indices], stop, rows, deadline, watch)
 
-    def _loop(self, indices: Sequence[int], items: list[Any], rows: Rows, deadline: float, watch: Watch) -> int:
-        """Evaluate items until the deadline, or as long as the chunk is not over. Returns the index after the last done.
+    def _loop(
+        self, indices: Sequence[int], items: list[Any], stop: int, rows: Rows, deadline: float, watch: Watch
+    ) -> int:
+        """Evaluate items until the deadline, or as long as the chunk is not over. Returns the index after the last done; `stop`,
+        up to which there are no others, if all are.
 
         The clock is read once for a group. A group is one item, unless items take microseconds; then it grows to about a
         millisecond, and its time is divided evenly.
@@ -169,7 +174,8 @@ class MapEvaluator:
         while low < len(items):
             high = min(len(items), low + rows.group)
             done, failed = len(rows.values), len(rows.failures)
-            self._group(indices[low:high], items[low:high], rows, watch)
+            until = stop if high == len(items) else indices[high - 1] + 1
+            self._group(indices[low:high], items[low:high], until, rows, watch)
             now = perf_counter()
             each = (now - before) / (high - low)
             rows.seconds.append((each, len(rows.values) - done))
@@ -181,12 +187,12 @@ class MapEvaluator:
             before, low = now, high
             if now > deadline or self._is_over(rows, watch):
                 break
-        return indices[low - 1] + 1 if low else -1
+        return stop if low == len(items) else indices[low - 1] + 1
 
-    def _group(self, indices: Sequence[int], items: list[Any], rows: Rows, watch: Watch) -> None:
+    def _group(self, indices: Sequence[int], items: list[Any], until: int, rows: Rows, watch: Watch) -> None:
         """The hot loop: one store of the index, one call and one append for each item."""
         cells, at = watch.cells_of_single_items()
-        cells[at], cells[at + BEGAN] = -1, monotonic_ns()
+        cells[at], cells[at + BEGAN], cells[at + UNTIL] = -1, monotonic_ns(), until
         call, read = prepare(self.function, self._takes, self.policy.seed), self._read
         values, pairs = rows.values, zip(indices, items, strict=True)
         index, item, had = -1, None, len(values)

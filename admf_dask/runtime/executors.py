@@ -52,8 +52,8 @@ from admf_dask.runtime.shared.arrival import is_here, pieces, receive
 from admf_dask.runtime.shared.data import let_go
 
 Post = Callable[[int, bytes, int | None], None]
-Posted = tuple[Range, bytes, bool]
-"""A chunk, its answer, and whether that is a part of it and the worker goes on."""
+Posted = tuple[Range, bytes, Range | None]
+"""A chunk, its answer, and what of it the worker goes on with."""
 logger = logging.getLogger("admf_dask")
 
 
@@ -187,11 +187,12 @@ class ClusterExecutor:
         """On the same loop: a part of a chunk, or the last a moment before the task itself ends. The driver can begin to read."""
         if self._stopped or (sent := self._under_way.get(number)) is None:
             return
-        self._replies.put((sent.rest, packed, goes_on_at is not None))
-        if goes_on_at is None:
+        goes_on = None if goes_on_at is None or goes_on_at >= sent.rest[1] else (goes_on_at, sent.rest[1])
+        self._replies.put((sent.rest, packed, goes_on))
+        if goes_on is None:
             del self._under_way[number]
         else:
-            sent.rest = (goes_on_at, sent.rest[1])
+            sent.rest = goes_on
 
     async def _reply(self, sent: Sent) -> Reply | BaseException | None:
         """Send the task, wait for it, fetch its bytes, None if they are posted; the scheduler forgets it when it is released."""
@@ -275,16 +276,25 @@ class ClusterExecutor:
         """Until all slots are busy. That may be noticed only when some are idle again: then the next look has begun."""
         recalls, pause = self._recalls, LOOK_SECONDS
         while self._idle and look == self._look and not self._stopped:
-            seen = self._seen()
-            for chunk in recalls.choose(seen, self._idle, time.monotonic(), self._seconds_per_item):
+            seen, now = self._seen(), time.monotonic()
+            for chunk in recalls.silent(seen, now):
+                self._take_away(chunk.number, chunk.until)
+            for chunk in recalls.choose(seen, self._idle, now, self._seconds_per_item):
                 ask_back(str(self.black_boxes), *seen[chunk], chunk.number)
             await asyncio.sleep(pause)
             pause = min(1.2 * pause, LONGEST_LOOK_SECONDS)
 
+    def _take_away(self, number: int, until: int) -> None:
+        """What a worker will not begin goes back to the driver, without its answer."""
+        sent = self._under_way[number]
+        if until < sent.rest[1]:
+            rest, sent.rest = sent.rest, (sent.rest[0], until)
+            self._replies.put(Reply(rest, goes_on=sent.rest))
+
     def _seen(self) -> dict[UnderWay, tuple[int, int]]:
         """What chunks are at, and in which process and thread."""
         return {
-            UnderWay(number, span.start, sent.rest[1] - span.stop): (pid, span.slot)
+            UnderWay(number, span.start, sent.rest[1] - span.stop, span.until): (pid, span.slot)
             for pid in self._pids()
             for span in read_executing(str(self.black_boxes), pid, self._run) or ()
             for number, sent in self._under_way.items()

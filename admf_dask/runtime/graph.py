@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from admf_dask.runtime.calls import Cells
+from admf_dask.runtime.calls import Cells, cells_of_nobody
 from admf_dask.runtime.score import ScoreEvaluator
 from admf_dask.space import Combinable
 
@@ -104,7 +104,7 @@ class _Unwatched:
         return self.cells_of_single_items()
 
     def cells_of_single_items(self) -> tuple[Cells, int]:
-        return [0, 0, 0], 0
+        return cells_of_nobody(), 0
 
 
 def _score_frame(start: int, stop: int, evaluator: ScoreEvaluator) -> pd.DataFrame:

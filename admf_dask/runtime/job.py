@@ -17,7 +17,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from admf_dask.outcomes import Block, Failure
 from admf_dask.runtime.alarm import Alarm
 from admf_dask.runtime.blackbox import BlackBox, Slot
-from admf_dask.runtime.calls import BEGAN, Cells
+from admf_dask.runtime.calls import BEGAN, Cells, cells_of_nobody
 from admf_dask.runtime.chunks import PARTS
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.facts import forgotten, stop_what_runs, tell_from_now_on, watched
@@ -172,7 +172,7 @@ class Watch:
         """Over chunk `number`. Without a `slot` nothing outlives the process, but the alarm can read the cells."""
         self.cancelled, self.slot, self.number = cancelled, slot, number
         self.alarm: Alarm | None = None
-        self.cells: Cells = [0, 0, 0] if slot is None else slot.cells
+        self.cells: Cells = cells_of_nobody() if slot is None else slot.cells
         self.at = 0 if slot is None else slot.at
 
     @property

@@ -3,6 +3,8 @@
 A chunk whose items take longer than those before would hold up the end of a run. So while slots idle and nothing waits, it is
 looked at which item each worker is at, and who has much left to do is asked to return it; the rest is dealt out anew. The price
 is an answer and two more chunks, some milliseconds; without it chunks near the end had to be cut fine in advance, for all runs.
+
+Who is in the middle of a long item cannot answer, and need not: what it will not begin without a look is taken away.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.5
 """Between two looks, at first and after many in vain."""
 ANSWER_SECONDS = 0.05
 """An answer takes no longer, unless the item under way does."""
+SILENT_SECONDS = 0.1
+"""After this the rest of a chunk is taken away without an answer: with one, what is left is better known and better dealt out."""
 
 
 def worth(slots: int) -> float:
@@ -32,6 +36,8 @@ class UnderWay:
     """The item that it is at, by position."""
     left: int
     """Items after those under way."""
+    until: int = 0
+    """The one that it will not begin without a look whether it was asked; 0 if that is not known."""
 
 
 @dataclass(slots=True)
@@ -58,6 +64,13 @@ class Recalls:
         chosen = [chunk for _, chunk in sorted(long, key=lambda one: -one[0])[: max(0, idle)]]
         self._asked |= {chunk.number: now for chunk in chosen}
         return chosen
+
+    def silent(self, seen: Iterable[UnderWay], now: float) -> list[UnderWay]:
+        """Those that were asked and are still at an item: they keep what they may begin without a look, and no more."""
+        return [
+            chunk for chunk in seen
+            if chunk.until > chunk.at and now >= self._asked.get(chunk.number, now) + SILENT_SECONDS
+        ]  # fmt: skip
 
     def _expected(self, chunk: UnderWay, now: float, seconds_per_item: float | None) -> float:
         began, at = self._first.setdefault(chunk.number, (now, chunk.at))

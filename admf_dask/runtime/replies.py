@@ -25,7 +25,7 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What became of a chunk: a block, or the death of its worker."""
+    """What became of a chunk: a block, the death of its worker, or neither yet, but a part of it was taken away."""
 
     chunk: Range
     block: Block | None = None
@@ -33,8 +33,8 @@ class Reply:
     executing: tuple[Range, ...] | None = None
     others: int = 0
     """Items of other runs that were executing in the same process."""
-    goes_on: bool = False
-    """Whether the block is a part, and the worker is at the rest of the chunk: then that is under way now."""
+    goes_on: Range | None = None
+    """What the worker is at now, if it is not done with the chunk: the rest of it, or some of that."""
 
 
 class Executor(Protocol):

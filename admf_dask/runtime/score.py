@@ -17,7 +17,7 @@ from admf_dask.objectives import SCORE, BatchObjective, Scores, read_score, read
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import pause_after
 from admf_dask.ranking import Table
-from admf_dask.runtime.calls import BEGAN, row_seeds, takes
+from admf_dask.runtime.calls import BEGAN, UNTIL, row_seeds, takes
 from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Watch, make_block
 from admf_dask.space import ABSENT, Combinable
 
@@ -56,9 +56,7 @@ class ScoreEvaluator(MapEvaluator):
                 made = self.items.pick(places)
         else:
             made = self.items.rows(start, stop)
-        reached = self._loop(indices, made, rows, deadline, watch)
-        # Past the last one allowed there is nothing to do.
-        reached = stop if not made or reached > indices[-1] else reached
+        reached = self._loop(indices, made, stop, rows, deadline, watch)
         _count_rejected(rejected, start, reached, rows)
         return reached
 
@@ -163,6 +161,8 @@ class BatchEvaluator(ScoreEvaluator):
             columns = {name: column[allowed] for name, column in columns.items()}
         _count_rejected(rejected, start, stop, rows)
         if len(indices):
+            cells, at = watch.cells_of_single_items()
+            cells[at + UNTIL] = stop
             self._call(columns, indices, rows, parts, watch)
 
     def _call(

@@ -103,14 +103,18 @@ class Supply:
         if self.admission is not None and self.weights is not None:
             self.admission.end(self.weights.memory_of(*chunk))
 
-    def reached(self, chunk: Range, stop: int, seconds: float, *, goes_on: bool = False) -> None:
-        """A chunk was evaluated up to `stop` in `seconds`; the rest of it is under way if its worker `goes_on`, else pending."""
+    def reached(self, chunk: Range, stop: int, seconds: float, goes_on: Range | None = None) -> None:
+        """A chunk was evaluated up to `stop` in `seconds`; the rest is settled."""
         start = chunk[0]
         self.sizer.record(stop - start if self.weights is None else self.weights.work_of(start, stop), seconds)
-        if goes_on:
-            self.begin((stop, chunk[1]))
-        else:
-            self.pending.put_back(stop, chunk[1])
+        self.settle((stop, chunk[1]), goes_on)
+
+    def settle(self, rest: Range, goes_on: Range | None = None) -> None:
+        """What is left of a chunk that is over is pending again, but for what its worker `goes_on` with, which begins."""
+        if goes_on is not None:
+            self.begin(goes_on)
+            rest = goes_on[1], rest[1]
+        self.pending.put_back(*rest)
         if self.admission is not None and self.admission.soft:
             # The first in line is the heaviest.
             self.pending.ranges = deque(sorted(self.pending.ranges))
