@@ -15,7 +15,7 @@ from admf_dask.backtests.work import Backtests
 from admf_dask.outcomes import Block
 from admf_dask.runtime.calls import UNTIL
 from admf_dask.runtime.driver import Run, Title
-from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.evaluate import GROUP_MOST, MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Sent
 from admf_dask.runtime.job import Watch, pack_reply
 from admf_dask.runtime.replies import Range, Reply
@@ -39,7 +39,7 @@ class Asked(Watch):
         self.promised = self.promised or self.cells[self.at + UNTIL]
 
 
-@pytest.mark.parametrize("at", [0, 1, 2, 40, 511, 512, 700, 1023, 3000, COUNT - 2])
+@pytest.mark.parametrize("at", [0, 1, 2, 40, 511, 512, 700, 1022, 1023, 3000, COUNT - 2])
 @pytest.mark.parametrize("kind", ["map", "grid", "constrained", "batch", "batch that fails"])
 def test_no_evaluator_begins_what_it_said_it_would_not(kind: str, at: int) -> None:
     watch, called = Asked(), []
@@ -67,7 +67,8 @@ def test_no_evaluator_begins_what_it_said_it_would_not(kind: str, at: int) -> No
     block = evaluator(0, COUNT, 1e9, watch)
     assert watch.promised is not None
     assert at < block.stop <= watch.promised
-    assert max(called) < watch.promised < at + 600
+    # Quick items are evaluated in groups; a third of the constrained ones are no items.
+    assert max(called) < watch.promised <= at + GROUP_MOST * (1.6 if kind == "constrained" else 1)
     assert block.evaluated + block.rejected == block.stop
 
 
