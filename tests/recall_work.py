@@ -24,18 +24,22 @@ def last_meets_the_one_before(item: tuple[int, str]) -> bool:
     """
     number, folder = item
     if number == 40:
-        return _wait(_asked_back)
+        return wait(_asked_back)
     if number in (41, 79):
         Path(folder, str(number)).touch()
-        return _wait(Path(folder, str(120 - number)).exists)
+        return wait(Path(folder, str(120 - number)).exists)
     return True
+
+
+def waits_for(gate: str) -> bool:
+    return wait(Path(gate).exists)
 
 
 def waits_for_those_behind(item: tuple[int, str]) -> bool:
     """Of 80: the first of the upper half waits for all after it."""
     number, folder = item
     if number == 40:
-        return _wait(lambda: len(list(Path(folder).iterdir())) == 39)
+        return wait(lambda: len(list(Path(folder).iterdir())) == 39)
     if number > 40:
         Path(folder, str(number)).touch()
     return True
@@ -45,10 +49,10 @@ def batch_meets(columns: dict[str, np.ndarray], folder: str) -> np.ndarray:
     """The first call over the upper half goes on until its chunk is asked back; two later ones wait for each other."""
     numbers = columns["number"]
     if numbers[0] == 2000:
-        return np.full(len(numbers), float(_wait(_asked_back)))
+        return np.full(len(numbers), float(wait(_asked_back)))
     if numbers[0] > 2000:
         Path(folder, str(numbers[0])).touch()
-        return np.full(len(numbers), float(_wait(lambda: len(list(Path(folder).iterdir())) > 1)))
+        return np.full(len(numbers), float(wait(lambda: len(list(Path(folder).iterdir())) > 1)))
     return np.ones(len(numbers))
 
 
@@ -60,7 +64,7 @@ def waits_until_the_first_is_seen(item: tuple[int, str]) -> str:
     number, folder = item
     if number == 0:
         time.sleep(LONGER_THAN_A_BUDGET)
-    elif not _wait(Path(folder, f"seen-{min(1, number - 1)}").exists):
+    elif not wait(Path(folder, f"seen-{min(1, number - 1)}").exists):
         raise TimeoutError("nobody saw it")
     return str(get_worker().get_current_task())
 
@@ -77,7 +81,7 @@ def dies_once_after_it_told(item: tuple[int, str]) -> int:
         time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGKILL)
     if number > 1:
-        _wait(Path(folder, "call-1-0").exists)
+        wait(Path(folder, "call-1-0").exists)
     return number
 
 
@@ -87,7 +91,7 @@ def _asked_back() -> bool:
     return any(box._cells[base + 4] for base in range(0, len(box._cells), 6))
 
 
-def _wait(condition: Callable[[], bool]) -> bool:
+def wait(condition: Callable[[], bool]) -> bool:
     until = time.monotonic() + PATIENCE
     while not condition() and time.monotonic() < until:
         time.sleep(0.002)

@@ -246,3 +246,29 @@ def test_so_does_that_of_a_batch(process_session: Any, tmp_path: Path) -> None:
         {"number": range(4000)}, objective, data=str(tmp_path), progress=False
     )
     assert found.frame["score"].tolist() == [1.0] * 4000
+
+
+def test_what_waits_for_a_slot_waits_on_the_scheduler_from_the_first_chunk_on(
+    process_session: Any, tmp_path: Path
+) -> None:
+    # Dask would send two more chunks to some worker each, where they wait behind its first one, however long that is.
+    executor, gate = process_session._executor(), tmp_path / "open"
+    executor.start(RUN, "map", MapEvaluator(work.waits_for, [str(gate)] * 4))
+    scheduler = process_session._cluster.scheduler
+
+    def states() -> list[str]:
+        return sorted(task.state for key, task in list(scheduler.tasks.items()) if key[0] == f"map-{RUN}")
+
+    try:
+        for number in range(4):
+            executor.submit((number, number + 1), 1.0)
+        assert work.wait(lambda: len(states()) == 4 and "waiting" not in states())
+        assert states() == ["processing"] * 2 + ["queued"] * 2
+        gate.touch()
+        done: list[Any] = []
+        while len(done) < 4:
+            done += executor.wait()
+        assert sorted(reply.chunk for reply in done) == [(number, number + 1) for number in range(4)]
+    finally:
+        gate.touch()
+        executor.stop()

@@ -54,6 +54,10 @@ from admf_dask.runtime.shared.data import let_go
 Post = Callable[[int, bytes, int | None], None]
 Posted = tuple[Range, bytes, Range | None]
 """A chunk, its answer, and what of it the worker goes on with."""
+WAITS_ON_THE_SCHEDULER = {"_data_producer": True}
+"""How Dask marks tasks of which many may wait: they stand in line on the scheduler, for the slot that is free first. It finds out
+by itself only when a run has more than two for each slot; till then each goes to some worker at once, behind a long chunk too.
+"""
 logger = logging.getLogger("admf_dask")
 
 
@@ -226,7 +230,7 @@ class ClusterExecutor:
         self._count += 1
         number, key = self._count, (f"{self._kind}-{self._run}", self._count)
         sent.future = self.client.submit(
-            evaluate_chunk, self._run, *sent.rest, sent.budget, number, key=key, pure=False
+            evaluate_chunk, self._run, *sent.rest, sent.budget, number, key=key, pure=False, **WAITS_ON_THE_SCHEDULER
         )
         if self._posts is not None:
             self._under_way[number] = sent
