@@ -3,8 +3,8 @@
 Real CPU work in pure Python, with a closed form beside it so that every contender's results can be checked exactly.
 
 It counts in floats, and in a loop that makes no numbers of its own. Python takes each new int from a pool of memory; where the
-pool in use is all but full when a loop begins, each of its rounds fills and reopens it. With ints one process in ten did the same
-work a third slower than the others for all its life (floats: all within 0.5 %), and that luck was in every ratio.
+pool in use is all but full when a loop begins, each of its rounds fills and reopens it. With ints some processes were much slower
+than others for all their life, and that luck was in every ratio.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import recall_work as work
 
 from admf_dask import Session
 from admf_dask.admission import Admission
+from admf_dask.outcomes import Block
 from admf_dask.policy import Policy
 from admf_dask.runtime import job as jobs
 from admf_dask.runtime.blackbox import BlackBox, ask_back
@@ -24,14 +26,23 @@ from admf_dask.runtime.supply import Supply
 from admf_dask.weights import Weights
 
 RUN = "0123456789abcdef" * 2
-NO_TIME = 0.0
-"""A budget that ends with the first group of items, which is one."""
+
+
+class Paced:
+    """An evaluator that does so many items in each part, in so many seconds by its own account."""
+
+    def __init__(self, evaluator: MapEvaluator, *parts: tuple[int, float]) -> None:
+        self.evaluator, self.policy, self.parts = evaluator, evaluator.policy, list(parts)
+
+    def __call__(self, start: int, stop: int, budget: float, watch: Watch) -> Block:
+        items, busy = self.parts.pop(0)
+        return replace(self.evaluator(start, min(stop, start + items), 60.0, watch), busy=busy)
 
 
 class Told(Job):
     """A job on a worker that keeps what it posts."""
 
-    def __init__(self, evaluator: MapEvaluator, *, posts: bool = True) -> None:
+    def __init__(self, evaluator: Any, *, posts: bool = True) -> None:
         super().__init__(RUN, b"", None, posts=posts)
         self.words: list[dict[str, Any]] = []
         self._lock, self._evaluator, self._worker = threading.Lock(), evaluator, self
@@ -45,26 +56,36 @@ class Told(Job):
         return [(block.start, block.stop, goes_on_at) for block, goes_on_at in blocks]
 
 
-def test_a_worker_tells_what_it_has_when_a_budget_is_used_up_and_goes_on_for_some() -> None:
-    job = Told(MapEvaluator(abs, range(100)))
-    assert job.evaluate(10, 100, NO_TIME, Watch(threading.Event(), None, 7)) == POSTED
-    spans = job.spans()
-    assert [start for start, _, _ in spans] == [10, *(stop for _, stop, _ in spans[:-1])]
-    assert [goes_on_at for _, _, goes_on_at in spans] == [*(stop for _, stop, _ in spans[:-1]), None]
-    assert len(spans) == PARTS
+ITEMS = MapEvaluator(abs, range(100))
+SOON = (50, 0.5)
+"""Of 90 items the others take 0.4 seconds at that pace."""
+
+
+def test_a_worker_that_will_soon_be_done_tells_what_it_has_and_goes_on() -> None:
+    job = Told(Paced(ITEMS, SOON, (40, 0.4)))
+    assert job.evaluate(10, 100, 0.5, Watch(threading.Event(), None, 7)) == POSTED
+    assert job.spans() == [(10, 60, 60), (60, 100, None)]
     assert {(words["run"], words["number"]) for words in job.words} == {(RUN, 7)}
 
 
+def test_one_that_will_not_returns_the_rest_and_so_does_one_that_was_too_hopeful() -> None:
+    job = Told(Paced(ITEMS, (40, 0.5)))
+    assert job.evaluate(10, 100, 0.5, Watch(threading.Event(), None)) == POSTED
+    assert job.spans() == [(10, 50, None)]
+    job = Told(Paced(ITEMS, SOON, *[(39, 0.5)] * (PARTS - 1)))
+    assert job.evaluate(10, 100, 0.5, Watch(threading.Event(), None)) == POSTED
+    assert job.spans() == [(10, 60, 60), (60, 99, None)]
+
+
 def test_a_chunk_that_is_done_is_told_of_once() -> None:
-    job = Told(MapEvaluator(abs, range(100)))
-    assert job.evaluate(10, 11, NO_TIME, Watch(threading.Event(), None)) == POSTED
-    assert job.evaluate(11, 100, 60.0, Watch(threading.Event(), None)) == POSTED
-    assert job.spans() == [(10, 11, None), (11, 100, None)]
+    job = Told(ITEMS)
+    assert job.evaluate(10, 100, 60.0, Watch(threading.Event(), None)) == POSTED
+    assert job.spans() == [(10, 100, None)]
 
 
 def test_where_nobody_listens_for_posts_the_task_returns_what_fits_into_one_budget() -> None:
-    job = Told(MapEvaluator(abs, range(100)), posts=False)
-    assert unpack_reply(job.evaluate(10, 100, NO_TIME, Watch(threading.Event(), None))).stop == 11
+    job = Told(Paced(ITEMS, SOON), posts=False)
+    assert unpack_reply(job.evaluate(10, 100, 0.5, Watch(threading.Event(), None))).stop == 60
     assert job.words == []
 
 
@@ -72,12 +93,12 @@ def test_where_nobody_listens_for_posts_the_task_returns_what_fits_into_one_budg
 def test_large_parts_end_their_chunk_so_that_they_do_not_pile_up(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "LARGEST_PART", 10)
     monkeypatch.setattr(jobs, limit, 10)
-    job = Told(MapEvaluator(abs, range(100)))
-    answer = job.evaluate(10, 100, NO_TIME, Watch(threading.Event(), None))
+    job = Told(Paced(ITEMS, SOON))
+    answer = job.evaluate(10, 100, 0.5, Watch(threading.Event(), None))
     if limit == "LARGEST_PART":
-        assert (answer, job.spans()) == (POSTED, [(10, 11, None)])
+        assert (answer, job.spans()) == (POSTED, [(10, 60, None)])
     else:
-        assert (unpack_reply(answer).stop, job.words) == (11, [])
+        assert (unpack_reply(answer).stop, job.words) == (60, [])
 
 
 def test_a_chunk_that_is_asked_back_ends_with_the_part_under_way(tmp_path: Any) -> None:
@@ -85,18 +106,21 @@ def test_a_chunk_that_is_asked_back_ends_with_the_part_under_way(tmp_path: Any) 
     watch = Watch(threading.Event(), box.slot(RUN), 7)
 
     def item(number: int) -> None:
-        ask_back(tmp_path, os.getpid(), watch.slot.base if watch.slot else -1, 7 if number == 11 else 0)
+        if number == 59:
+            ask_back(tmp_path, os.getpid(), watch.slot.base if watch.slot else -1, 7)
 
-    job = Told(MapEvaluator(item, range(100)))
-    job.evaluate(10, 100, NO_TIME, watch)
-    assert job.spans() == [(10, 11, 11), (11, 12, None)]
+    job = Told(Paced(MapEvaluator(item, range(100)), SOON))
+    job.evaluate(10, 100, 0.5, watch)
+    assert job.spans() == [(10, 60, None)]
 
 
 @pytest.mark.parametrize("on_error", ["raise", "record"])
 def test_a_failure_that_ends_the_run_ends_the_chunk(on_error: str) -> None:
-    job = Told(MapEvaluator(lambda number: 1 // (number - 11), range(100), (), Policy(on_error)))
-    job.evaluate(10, 100, NO_TIME, Watch(threading.Event(), None))
-    assert job.spans()[1] == (11, 12, None if on_error == "raise" else 12)
+    job = Told(
+        Paced(MapEvaluator(lambda number: 1 // (number - 59), range(100), (), Policy(on_error)), SOON, (40, 0.4))
+    )
+    job.evaluate(10, 100, 0.5, Watch(threading.Event(), None))
+    assert job.spans() == ([(10, 60, None)] if on_error == "raise" else [(10, 60, 60), (60, 100, None)])
 
 
 def _block(start: int, stop: int) -> bytes:
@@ -144,17 +168,17 @@ def test_what_is_left_of_a_chunk_weighs_what_it_weighs() -> None:
 
 
 def test_on_a_cluster_a_part_is_seen_while_its_task_goes_on(process_session: Session, tmp_path: Any) -> None:
-    items, tasks = [(number, str(tmp_path)) for number in range(4)], {}
+    items, tasks = [(number, str(tmp_path)) for number in range(24)], {}
     for outcome in process_session.as_completed(work.waits_until_the_first_is_seen, items):
         tasks[outcome.index] = outcome.value
         (tmp_path / f"seen-{outcome.index}").touch()
-    assert isinstance(tasks[0], str)
-    assert tasks[0] == tasks[1]
+    assert isinstance(tasks[10], str)
+    assert tasks[10] == tasks[11]
 
 
 def test_of_a_worker_that_dies_what_it_told_is_done(killable_session: Session, tmp_path: Any) -> None:
-    items = [(number, str(tmp_path)) for number in range(8)]
+    items = [(number, str(tmp_path)) for number in range(12 * killable_session.layout.workers)]
     result = killable_session.map(work.dies_once_after_it_told, items, progress=False)
-    assert result.values() == list(range(8))
-    calls = [len(list(tmp_path.glob(f"call-{number}-*"))) for number in range(8)]
-    assert (calls[0], calls[1]) == (1, 2), "0 was told, 1 took the worker along once"
+    assert result.values() == list(range(len(items)))
+    calls = [len(list(tmp_path.glob(f"call-{number}-*"))) for number in range(12)]
+    assert calls == [1] * 11 + [2], "ten and one were told, the next took the worker along once"

@@ -19,7 +19,7 @@ from admf_dask.runtime.calls import UNTIL
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Sent
 from admf_dask.runtime.job import Watch
-from admf_dask.runtime.recall import ANSWER_SECONDS, SILENT_SECONDS, Recalls, UnderWay, worth
+from admf_dask.runtime.recall import ANSWER_SECONDS, Recalls, UnderWay, worth
 from admf_dask.runtime.score import BatchEvaluator
 
 RUN = "0123456789abcdef" * 2
@@ -63,10 +63,10 @@ def test_who_was_asked_and_is_still_at_an_item_after_a_while_is_silent() -> None
     recalls = Recalls(4)
     long, untold, other = UnderWay(1, 5, 900, 6), UnderWay(2, 1000, 800), UnderWay(3, 2000, 10, 2001)
     assert recalls.choose([long, untold, other], 2, 0.0, 0.001) == [long, untold]
-    assert recalls.silent([long, untold, other], SILENT_SECONDS / 2) == []
-    assert recalls.silent([long, untold, other], SILENT_SECONDS) == [long]
+    assert recalls.silent([long, untold, other], ANSWER_SECONDS / 2) == []
+    assert recalls.silent([long, untold, other], ANSWER_SECONDS) == [long]
     # What it said is of a group before the one that it is in.
-    assert recalls.silent([UnderWay(1, 5, 900, 5)], SILENT_SECONDS) == []
+    assert recalls.silent([UnderWay(1, 5, 900, 5)], ANSWER_SECONDS) == []
 
 
 def test_many_slots_do_not_ask_for_crumbs() -> None:

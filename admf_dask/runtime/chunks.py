@@ -9,8 +9,8 @@ end, the progress and Ctrl-C. Two rules together give both:
   driver. So the first chunks need no probing, and a stretch of slow items is shared out instead of holding up the end.
 
 Where the driver can ask a chunk back (see `recall`), on this machine, nothing need be cut fine in advance: what is left is dealt
-out evenly, and again if it turns out not to be even. Nor need a worker there return a chunk that takes longer than its budget:
-it tells what it has and goes on, so that a run of a second is one chunk for each slot.
+out evenly, and again if it turns out not to be even. Nor need a worker there return a chunk that takes a little longer than
+its budget: it tells what it has and goes on, so that a run of a second is one chunk for each slot.
 
 The constants are the best of a grid tried on the simulated clock of the tests and on 2 CPUs, where driver and scheduler take
 their time from the workers: each chunk costs them 5 ms of a CPU.
@@ -29,9 +29,9 @@ FLOOR_SECONDS = 0.03
 FIRST_BUDGET_SECONDS = 0.35
 PATIENCE = 1.25
 """A worker may take this many times the target before it returns what it has."""
-PARTS = 3
-"""Budgets that a worker may spend on one chunk where it tells what it has after each. Whoever else waits for the slot waits for
-the last one."""
+PARTS = 2
+"""Budgets within which a worker may finish a chunk, where it tells what it has after each. What would take longer at the pace of
+the part that it did is returned: then there is too much of it for one slot, or the next items are unlike those before."""
 SECONDS_PER_SLOT = 0.01
 """Longer chunks on many slots: at 1,000 slots 10 s, so that the driver sees 100 chunks a second."""
 FLOOR_SECONDS_PER_SLOT = 0.003

@@ -131,19 +131,20 @@ class Job(WorkerPlugin):  # type: ignore[misc]
         return watch
 
     def evaluate(self, start: int, stop: int, budget: float, watch: Watch) -> bytes:
-        """Evaluate what fits of `[start, stop)` into `budget` seconds, and where answers are posted into some more.
+        """Evaluate what fits of `[start, stop)` into `budget` seconds; where answers are posted all, if it fits into `PARTS` of
+        them.
 
         Each part but the last is posted as it is finished, so that nobody waits to see it, and the worker not for a new chunk.
         """
-        evaluator = self.evaluator()
-        for part in range(PARTS):
+        evaluator, left = self.evaluator(), PARTS * budget
+        while True:
             block = evaluator(start, stop, budget, watch)
-            packed, start = pack_reply(block), block.stop
+            needs = (stop - block.stop) * block.busy / (block.stop - start)
+            packed, start, left = pack_reply(block), block.stop, left - budget
             ends = start == stop or watch.over or (block.failed and evaluator.policy.on_error == "raise")
-            if ends or part + 1 == PARTS or not self.posts or len(packed) > LARGEST_PART:
-                break
+            if ends or needs > left or not self.posts or len(packed) > LARGEST_PART:
+                return self.answer(watch.number, packed)
             self._post(watch.number, packed, start)
-        return self.answer(watch.number, packed)
 
     def answer(self, number: int, packed: bytes) -> bytes:
         """What the task returns: the answer, or that it is posted.

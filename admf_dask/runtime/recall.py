@@ -17,9 +17,7 @@ WORTH_SECONDS, WORTH_SECONDS_PER_SLOT = 0.03, 0.001
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.5
 """Between two looks, at first and after many in vain."""
 ANSWER_SECONDS = 0.05
-"""An answer takes no longer, unless the item under way does."""
-SILENT_SECONDS = 0.1
-"""After this the rest of a chunk is taken away without an answer: with one, what is left is better known and better dealt out."""
+"""An answer takes no longer, unless the item under way does; then what is not begun is taken without it."""
 
 
 def worth(slots: int) -> float:
@@ -69,7 +67,7 @@ class Recalls:
         """Those that were asked and are still at an item: they keep what they may begin without a look, and no more."""
         return [
             chunk for chunk in seen
-            if chunk.until > chunk.at and now >= self._asked.get(chunk.number, now) + SILENT_SECONDS
+            if chunk.until > chunk.at and now >= self._asked.get(chunk.number, now) + ANSWER_SECONDS
         ]  # fmt: skip
 
     def _expected(self, chunk: UnderWay, now: float, seconds_per_item: float | None) -> float:
