@@ -110,7 +110,7 @@ def sized(size: int, in_flight: int | None) -> Iterator[None]:
     from admf_dask.runtime import executors, supply
 
     class Fixed(ChunkSizer):
-        def size(self, remaining: int) -> int:
+        def size(self, remaining: int, in_flight: int = 0) -> int:
             return min(size, remaining)
 
     with mock.patch.object(supply, "ChunkSizer", Fixed):

@@ -13,6 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from admf_dask import Session
+from admf_dask.events import BlockFinished, Event
+
 ROOT = Path(__file__).parent.parent
 
 GOOD = '''"""How long is a table?"""
@@ -82,6 +85,23 @@ def test_an_interrupted_run_leaves_no_process_and_a_page_of_what_there_is(bench:
     assert process.returncode == 1
     assert "failed: hangs (interrupted)" in printed
     assert "How long is a table?" in (bench.parent / "out" / "results.md").read_text()
+
+
+@pytest.mark.cluster
+def test_what_a_chunk_costs_is_measured_on_chunks_of_the_size_that_was_asked_for(
+    process_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    scaling, chunks = runpy.run_path(str(ROOT / "benchmarks" / "scaling.py")), []
+
+    class Chunks:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, BlockFinished):
+                chunks.append(event.block.stop - event.block.start)
+
+    with scaling["sized"](3, None):
+        process_session.map(abs, range(10), progress=Chunks())
+    assert sorted(chunks) == [1, 3, 3, 3]
 
 
 def test_contenders_whose_package_is_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
