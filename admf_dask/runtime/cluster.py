@@ -41,7 +41,7 @@ from admf_dask.runtime.threads import inner_thread_variables
 LOOPBACK = "127.0.0.1"
 FIRST_PORT = 8787
 logger = logging.getLogger("admf_dask")
-_CONFIG = {
+_CONFIG: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": None,  # a C call that holds the GIL for minutes is no death
     # What waits, waits on the scheduler, for whichever slot is free first, and not behind a long chunk on one worker.
     "distributed.scheduler.worker-saturation": 1.0,
@@ -53,6 +53,8 @@ _CONFIG = {
     "distributed.admin.tick.interval": "1s",
     "distributed.worker.memory.monitor-interval": "200ms",
     "distributed.admin.system-monitor.interval": "2s",
+    # Workers of ours have no pages. For those of the stock ones each of them imported fifty modules as it started.
+    "distributed.worker.http.routes": [],
 }
 _ROUTES = "distributed.scheduler.http.routes"
 _PROXY = "distributed.http.proxy"

@@ -6,8 +6,11 @@ import signal
 import sys
 from typing import Any
 
+from distributed import profile
+
 from admf_dask import above
 from admf_dask.local.child import die_with_parent
+from admf_dask.runtime import sources
 from admf_dask.runtime.accounts import count_private_memory
 from admf_dask.runtime.forkserver import leave_server
 from admf_dask.runtime.job import ANNOUNCE, plugin_name
@@ -20,6 +23,7 @@ chunk came that much later."""
 def dask_setup(worker: Any) -> None:
     """Count private memory, leave Ctrl-C to the driver, and end with it, also where a C call holds this interpreter."""
     count_private_memory(worker)
+    profile.linecache = sources
     _hear_of_jobs(worker)
     # What items print on the driver's terminal goes above its bar; of child processes and C code it goes where it goes.
     above.begin()

@@ -1,0 +1,143 @@
+"""What a worker process has when it starts, and what it does not do again."""
+
+from __future__ import annotations
+
+import linecache
+import multiprocessing
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from admf_dask import Session
+from admf_dask.runtime import forkserver, sources
+
+forked = pytest.mark.skipif(forkserver.METHOD != "forkserver", reason="workers are forked on Linux only")
+
+
+ROOMS = {"dask", "distributed", "tornado", "prometheus_client", "email", "importlib_metadata", "ssl"}
+
+
+def loaded() -> set[str]:
+    """The modules of this process."""
+    return set(sys.modules)
+
+
+def tell_loaded(end: Connection) -> None:
+    """The same, from a process that was forked from the server and does nothing else."""
+    end.send(loaded())
+    end.close()
+
+
+@forked
+def test_a_worker_loads_nothing_by_itself(process_session: Session) -> None:
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("forkserver").Process(target=tell_loaded, args=(theirs,))
+    process.start()
+    theirs.close()
+    with ours:
+        bare = ours.recv()
+    process.join()
+    for names in process_session.client.run(loaded).values():
+        own = {name for name in names - bare if name.partition(".")[0] in ROOMS}
+        assert not own
+    assert "distributed.worker" in bare
+
+
+@forked
+def test_a_worker_has_the_versions_that_it_tells_from_its_parent(process_session: Session) -> None:
+    def counts() -> tuple[int, bool]:
+        import platform
+
+        from distributed.versions import _version_cached
+
+        return _version_cached.cache_info().misses, platform._uname_cache is not None  # type: ignore[attr-defined]
+
+    here = set(process_session.client.run(counts).values())
+    assert len(here) == 1
+    misses, named = here.pop()
+    assert misses > 0
+    assert named
+
+
+def busy(number: int) -> float:
+    """Half a second of frames for a profiler to look at."""
+    import pandas as pd
+
+    until = time.perf_counter() + 0.5
+    frame = pd.DataFrame({"a": range(1000)})
+    while time.perf_counter() < until:
+        frame.rolling(5).mean()
+    return frame["a"].sum() + number
+
+
+def test_a_profiled_worker_keeps_no_source_files(process_session: Session) -> None:
+    def kept(dask_worker: Any) -> tuple[int, set[str], set[str]]:
+        from distributed import profile
+
+        seen: dict[str, Any] = profile.merge(
+            *(state for _, state in dask_worker.profile_history), dask_worker.profile_recent
+        )
+        lines, todo = set(), [seen]
+        while todo:
+            node = todo.pop()
+            if node["description"] != "root":
+                lines.add(node["description"]["line"])
+            todo += node["children"].values()
+        return seen["count"], lines, set(linecache.cache)
+
+    process_session.map(busy, range(4), progress=False)
+    found = list(process_session.client.run(kept).values())
+    assert any(count for count, _, _ in found)
+    assert any("job.evaluate(" in line for _, lines, _ in found for line in lines), "the page still shows lines"
+    assert not [name for _, _, files in found for name in files if "pandas" in name]
+
+
+# Lines
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache() -> Iterator[None]:
+    """Nothing known of any file before, nothing kept after."""
+    before = dict(linecache.cache)
+    linecache.clearcache()
+    sources._line_of_file.cache_clear()
+    yield
+    linecache.cache.clear()
+    linecache.cache.update(before)
+
+
+@pytest.mark.parametrize("number", [-1, 0, 1, 2, 3, 4, 99])
+def test_a_line_is_that_of_linecache(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "strategy.py"
+    path.write_text("first\n    über\nlast\n", encoding="utf-8")
+    found = sources.getline(str(path), number)
+    assert str(path) not in linecache.cache
+    if number > 0:
+        assert found == linecache.getline(str(path), number)
+    else:
+        assert linecache.getline(str(path), number) == ""
+
+
+def test_a_cell_of_a_notebook_has_its_lines() -> None:
+    linecache.cache["<cell 1>"] = (9, None, ["a = 1\n", "b = 2\n"], "<cell 1>")
+    assert sources.getline("<cell 1>", 2) == "b = 2\n"
+
+
+def test_what_is_in_no_file_comes_from_who_loaded_it(tmp_path: Path) -> None:
+    path = tmp_path / "packed.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("inside.py", "one = 1\ntwo = 2\n")
+    sys.path.insert(0, str(path))
+    try:
+        import inside  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(path))
+        sys.modules.pop("inside", None)
+    assert sources.getline(inside.__file__, 2, vars(inside)) == "two = 2\n"
+    assert sources.getline("<string>", 1) == ""
