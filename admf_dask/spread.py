@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from admf_dask.weights import Weights
 
-WORTH = 64 * 2**20
+WORTH = 16 * 2**20
 """Bytes that must be at stake before the order of things is changed for them."""
 LONGER = 1.005
 """How much longer a run may become for it."""

@@ -213,7 +213,7 @@ def test_what_takes_longer_than_it_seemed_holds_up_nothing() -> None:
 
 
 def test_small_matters_change_nothing() -> None:
-    work, memory, _ = bars(largest=60_000)
+    work, memory, _ = bars(largest=30_000)
     assert sum(memory[:2]) - memory[0] < WORTH
     assert enough(weights(work, memory), 2) is None
     assert enough(weights(*bars()[:2]), 1) is None
