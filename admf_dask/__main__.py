@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from admf_dask.cli import main
+from admf_dask.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

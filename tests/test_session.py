@@ -46,7 +46,7 @@ from admf_dask import (
 from admf_dask.events import Notice, RunStarted
 from admf_dask.outcomes import error_words
 from admf_dask.progress.digest import Digest
-from admf_dask.runtime import FailedItemsWarning, cluster, forkserver
+from admf_dask.runtime import FailedItemsWarning, environment, forkserver
 from admf_dask.runtime.cluster import OwnCluster
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, total_threads
@@ -561,9 +561,9 @@ def test_memory_that_was_let_go_leaves_a_worker_process(process_session: Session
 
 
 def test_arrow_keeps_the_allocator_that_its_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cluster._of_processes()["ARROW_DEFAULT_MEMORY_POOL"] == "system"
+    assert environment.of_processes()["ARROW_DEFAULT_MEMORY_POOL"] == "system"
     monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
-    assert cluster._of_processes()["ARROW_DEFAULT_MEMORY_POOL"] == "jemalloc"
+    assert environment.of_processes()["ARROW_DEFAULT_MEMORY_POOL"] == "jemalloc"
 
 
 @pytest.mark.cluster

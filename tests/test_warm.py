@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import linecache
 import multiprocessing
+import os
+import subprocess
 import sys
 import time
 import zipfile
@@ -12,11 +14,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import psutil
 import pytest
+import symbol_work
 
 from admf_dask import Session
 from admf_dask.runtime import forkserver, sources
 
+HERE = Path(__file__).parent
 forked = pytest.mark.skipif(forkserver.METHOD != "forkserver", reason="workers are forked on Linux only")
 
 
@@ -96,6 +102,82 @@ def test_a_profiled_worker_keeps_no_source_files(process_session: Session) -> No
     assert any(count for count, _, _ in found)
     assert any("job.evaluate(" in line for _, lines, _ in found for line in lines), "the page still shows lines"
     assert not [name for _, _, files in found for name in files if "pandas" in name]
+
+
+# Commands
+
+
+def run_command(folder: Path, function: str, *more: str, **options: Any) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ, "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]), "PYTHONHASHSEED": "1",
+    }  # fmt: skip
+    (folder / "names.txt").write_text("\n".join(f"S{n:04d}" for n in range(600)))
+    command = [sys.executable, "-W", "error", "-m", "admf_dask", "process", "--function", function, *more]
+    command += ["--workers", "2", "--dashboard", "none", "--out", str(folder / "out")]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, **options)
+
+
+def surroundings_of(folder: Path, function: str = "symbol_work:surroundings") -> pd.DataFrame:
+    with run_command(folder, function, "--symbols", ",".join("ABCDEFGH"), "--quiet") as command:
+        assert command.stderr is not None
+        said = command.stderr.read()
+    assert command.returncode == 0, said
+    return pd.concat([pd.read_parquet(path) for path in sorted((folder / "out").glob("*.parquet"))])
+
+
+@forked
+def test_a_command_forks_its_workers_from_itself_and_they_are_as_others(
+    tmp_path: Path, process_session: Session
+) -> None:
+    found = surroundings_of(tmp_path)
+    assert found["server"].nunique() == 1
+    assert "-m admf_dask process" in found["server starts with"].iloc[0]
+    assert set(found["threads of the server"]) == {"1"}
+    assert found["pid"].nunique() == 2
+    assert found["drawn"].nunique() == len(found), "no two draw the same"
+    outcomes = process_session.map(symbol_work.surroundings, list("ABCDEFGH"), progress=False)
+    usual = pd.concat(outcome.value for outcome in outcomes)
+    assert "multiprocessing.forkserver" in usual["server starts with"].iloc[0]
+    for fact in ("hash", "warnings", "term", "free locks", "files", "malloc", "arrow"):
+        assert set(found[fact]) == set(usual[fact]), fact
+    assert set(found["free locks"]) == {"2"}
+
+
+@forked
+def test_a_command_whose_function_brings_a_thread_has_a_server_that_starts_anew(tmp_path: Path) -> None:
+    (tmp_path / "threaded.py").write_text(
+        "import threading\nfrom symbol_work import surroundings\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    found = surroundings_of(tmp_path, "threaded:surroundings")
+    assert "multiprocessing.forkserver" in found["server starts with"].iloc[0]
+
+
+@forked
+def test_a_command_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
+    with run_command(tmp_path, "symbol_work:slow_row", "--symbols", "names.txt") as command:
+        while len(list((tmp_path / "out").glob("S*.parquet"))) < 20:
+            assert command.poll() is None
+        others = psutil.Process(command.pid).children(recursive=True)
+        command.kill()
+        assert len(others) >= 4, "tracker, server and workers"
+        _, alive = psutil.wait_procs(others, timeout=20)
+    assert not alive
+
+
+@forked
+def test_a_command_goes_on_when_its_server_dies(tmp_path: Path) -> None:
+    with run_command(tmp_path, "symbol_work:slow_row", "--symbols", "names.txt") as command:
+        while len(list((tmp_path / "out").glob("S*.parquet"))) < 20:
+            assert command.poll() is None
+        driver = psutil.Process(command.pid)
+        server = next(child for child in driver.children() if child.children())
+        assert "-m admf_dask process" in " ".join(server.cmdline())
+        server.kill()
+        assert command.stderr is not None
+        said = command.stderr.read()
+    assert command.returncode == 0, said
+    assert len(list((tmp_path / "out").glob("S*.parquet"))) == 600
 
 
 # Lines

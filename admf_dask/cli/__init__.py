@@ -34,9 +34,22 @@ reads prices/AAPL.csv and so on, and writes features/AAPL.parquet and so on.
 """
 
 
+def command() -> int:
+    """`main` for a process that is there for nothing else: workers are forked from it."""
+    parsed = _parser().parse_args()
+    if parsed.run in (_optimize, _backtest, _process) and parsed.mode != "thread" and parsed.scheduler is None:
+        from admf_dask.runtime.forkserver import offer_process
+
+        offer_process()
+    return _run(parsed)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code. What a user did wrong is one message on stderr, without a traceback."""
-    parsed = _parser().parse_args(arguments)
+    return _run(_parser().parse_args(arguments))
+
+
+def _run(parsed: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

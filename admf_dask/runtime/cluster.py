@@ -19,9 +19,8 @@ import logging
 import os
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import dask
@@ -33,6 +32,7 @@ from admf_dask.endings import Ending
 from admf_dask.resources import Layout
 from admf_dask.runtime.accounts import PrivateMemoryManager
 from admf_dask.runtime.blackbox import is_busy
+from admf_dask.runtime.environment import lent_environment, of_processes
 from admf_dask.runtime.forkserver import METHOD, start_server
 from admf_dask.runtime.job import ANNOUNCE, POST
 from admf_dask.runtime.replies import Death
@@ -40,7 +40,6 @@ from admf_dask.runtime.threads import inner_thread_variables
 
 LOOPBACK = "127.0.0.1"
 FIRST_PORT = 8787
-logger = logging.getLogger("admf_dask")
 _CONFIG: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": None,  # a C call that holds the GIL for minutes is no death
     # What waits, waits on the scheduler, for whichever slot is free first, and not behind a long chunk on one worker.
@@ -61,57 +60,13 @@ _PROXY = "distributed.http.proxy"
 """Leads to the pages of workers, which ours do not have. Where jupyter-server-proxy is installed it loads 150 modules for them:
 0.14 s and 8 MB of this process."""
 _START = "distributed.worker.multiprocessing-method"
-_PRE_SPAWN = {
-    "PYTHONHASHSEED": "6640",
-    # Memory that is let go goes back to the system at once, so that a process costs what it holds and not what it ever held:
-    # blocks of 1 MiB and more each, smaller ones when 4 MiB of them are free at the end of the heap. Below those sizes it costs
-    # more time than it is worth: at Dask's 64 KiB (and the 128 KiB that follow from it) a tenth more for frames.
-    "MALLOC_MMAP_THRESHOLD_": str(2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(4 * 2**20),
-}
-_ARROW = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
-"""So does Arrow's: its own allocator keeps a third of what a large frame took while it was read."""
-_lent: dict[str, str | None] = {}
-_lenders = 0
-_lending = threading.Lock()
-
-
-@contextmanager
-def lent_environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set variables for the children started meanwhile, and restore what was there when the last borrower is done."""
-    global _lenders
-    with _lending:
-        _lenders += 1
-        for name, value in variables.items():
-            _lent.setdefault(name, os.environ.get(name))
-            os.environ[name] = value
-    try:
-        yield
-    finally:
-        with _lending:
-            _lenders -= 1
-            if not _lenders:
-                for name, before in _lent.items():
-                    if before is None:
-                        os.environ.pop(name, None)
-                    else:
-                        os.environ[name] = before
-                _lent.clear()
+logger = logging.getLogger("admf_dask")
 
 
 def prepare_processes() -> None:
     """Begin what the start of worker processes waits for longest; costs a few milliseconds."""
-    with lent_environment(_of_processes()):
+    with lent_environment(of_processes()):
         start_server()
-
-
-def _of_processes() -> dict[str, str]:
-    """The environment of worker processes, where it is to differ from this one's."""
-    return {
-        **{name: os.environ.get(name, value) for name, value in _ARROW.items()},
-        **_PRE_SPAWN,
-        **inner_thread_variables(),
-    }
 
 
 class WatchedNanny(Nanny):  # type: ignore[misc]
@@ -123,7 +78,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
         self._deaths = deaths
         self._pid_alive: int | None = None
         self.memory_manager = PrivateMemoryManager(self, memory_limit=kwargs.get("memory_limit", "auto"))
-        self._pre_spawn = _of_processes()
+        self._pre_spawn = of_processes()
         self.pre_spawn_env: dict[str, str] = {}
 
     async def instantiate(self) -> Any:

@@ -6,20 +6,31 @@ workers need. Forked it is there in hundredths, and the memory of what was impor
 The server is multiprocessing's own, one for this process: it runs no thread of Python's but its first, and only imports, which
 makes forking it safe (the one thread that an import starts belongs to an allocator of Arrow's, which knows of forks). It starts
 with the first session that has worker processes, ends with this process, and takes what it started with it.
+
+The command `admf-dask` forks its server from itself: it needs the same imports, which are then made once and in memory once. A
+process that runs code of others cannot do that without surprises: what it had set, opened and loaded until then would be in its
+workers, or not, by whether it had started a thread.
 """
 
 from __future__ import annotations
 
 import atexit
+import importlib
 import multiprocessing
 import os
 import sys
 import tempfile
 import threading
-from multiprocessing import forkserver
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NoReturn
 
+from admf_dask.runtime.environment import of_processes
 from admf_dask.runtime.leases import new_folder
 
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
@@ -35,18 +46,103 @@ _AMONG_THEMSELVES = ("pandas", "pyarrow")
 _LONGEST = 107 - len("/listener-12345678")
 """Bytes of the path of a folder in which a socket of multiprocessing's can be made."""
 _starting = threading.Lock()
+_offered: warnings.catch_warnings[None] | None = None
+"""How warnings were handled when this process was offered; None if it was not."""
+
+
+def offer_process() -> None:
+    """Let the server be forked from this process, which runs nothing but a command of ours.
+
+    For that it must have the environment of worker processes from its start; where it has not, it begins again with it (20 ms),
+    so call this before anything else is loaded or begun.
+    """
+    global _offered
+    if METHOD != "forkserver":
+        return
+    wanted = of_processes()
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.environ.update(wanted)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with suppress(OSError):
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        return
+    _offered = warnings.catch_warnings()
+    _offered.__enter__()
 
 
 def start_server() -> None:
-    """Begin to start the server, where there is none; costs a few milliseconds, its imports go on beside the caller."""
+    """Begin to start the server, where there is none; costs a few milliseconds, its imports go on beside the caller.
+
+    In a process that was offered it costs the imports, which this process needs as well, and then the server is there.
+    """
     if METHOD != "forkserver":
         return
     with _starting:
-        if server_pid() is None:
-            context = multiprocessing.get_context(METHOD)
-            context.set_forkserver_preload([*_preloads(), *_ALWAYS])
-            _choose_folder()
-        forkserver.ensure_running()
+        if server_pid() is not None:
+            forkserver.ensure_running()
+            return
+        preloads = [*_preloads(), *_ALWAYS]
+        multiprocessing.get_context(METHOD).set_forkserver_preload(preloads)
+        _choose_folder()
+        with _forked_from_here(preloads) if _offered is not None else nullcontext():
+            forkserver.ensure_running()
+
+
+@contextmanager
+def _forked_from_here(preloads: list[str]) -> Iterator[None]:
+    """While this lasts multiprocessing starts a server by a fork of this process, if that is safe."""
+    for name in preloads:
+        importlib.import_module(name)
+    # A process of its own in any case.
+    resource_tracker.ensure_running()
+    start_anew = util.spawnv_passfds
+
+    def fork(_: bytes, arguments: Sequence[Any], descriptors: Sequence[int]) -> int:
+        with warnings.catch_warnings():
+            # Newer Python counts the threads of libraries too.
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            pid = os.fork()
+        if pid:
+            return pid
+        util.spawnv_passfds = start_anew
+        _serve(arguments[-1], descriptors)
+
+    if _is_alone():
+        util.spawnv_passfds = fork  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        util.spawnv_passfds = start_anew
+
+
+def _is_alone() -> bool:
+    """Whether nothing else runs in this process, but the thread of Arrow's allocator."""
+    first = threading.current_thread() is threading.main_thread()
+    return first and len(sys._current_frames()) == 1 and len(os.listdir("/proc/self/task")) <= 2
+
+
+def _serve(command: str, descriptors: Sequence[int]) -> NoReturn:
+    """The life of the server, in the new process: as one that was started anew, but for what is loaded."""
+    global _starting
+    code = 1
+    try:
+        assert _offered is not None
+        _offered.__exit__(None, None, None)
+        for number in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *descriptors}:
+            with suppress(OSError):  # the one that the list was read through
+                os.close(number)
+        # The lock and the first of these are held by the thread that was forked here.
+        _starting = threading.Lock()
+        for held in (forkserver._forkserver, resource_tracker._resource_tracker):
+            held.__init__()  # type: ignore[misc]
+        exec(command, {})  # what multiprocessing would have had a new interpreter do
+    except SystemExit:
+        code = 0
+    except BaseException:  # noqa: BLE001 - nobody else could say it
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def _preloads() -> list[str]:
