@@ -477,10 +477,15 @@ def test_a_session_that_closes_while_a_worker_is_starting_says_nothing(tmp_path:
 
 def test_a_job_is_told_to_all_but_the_worker_that_just_died() -> None:
     told: list[Any] = []
-    gone, there = BatchedSend(interval=0.0), SimpleNamespace(send=told.append)
-    gone.comm = SimpleNamespace(closed=lambda: True)
-    scheduler = SimpleNamespace(worker_plugins={}, stream_comms={"gone": gone, "there": there})
-    OwnCluster.announce(SimpleNamespace(scheduler=scheduler), "name", b"job")
+    scheduler = SimpleNamespace(worker_plugins={}, stream_comms={})
+
+    async def announce() -> None:
+        gone, there = BatchedSend(interval=0.0), SimpleNamespace(send=told.append)
+        gone.comm = SimpleNamespace(closed=lambda: True)
+        scheduler.stream_comms = {"gone": gone, "there": there}
+        OwnCluster.announce(SimpleNamespace(scheduler=scheduler), "name", b"job")
+
+    asyncio.run(announce())
     assert told == [{"op": ANNOUNCE, "name": "name", "plugin": b"job"}]
     assert scheduler.worker_plugins == {"name": b"job"}
 
