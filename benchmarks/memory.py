@@ -32,10 +32,10 @@ class Peak:
     samples: int = 0
 
 
-def pss_of_tree(root: psutil.Process) -> tuple[int, int] | None:
-    """(bytes, processes) of `root` and its descendants now; None where PSS cannot be read."""
+def pss_of_tree(root: psutil.Process, *, itself: bool = True) -> tuple[int, int] | None:
+    """(bytes, processes) of `root` and its descendants now, or of those alone; None where PSS cannot be read."""
     total = count = 0
-    for process in [root, *root.children(recursive=True)]:
+    for process in [root, *root.children(recursive=True)][not itself :]:
         pss = _pss(process.pid)
         if pss is not None:
             total, count = total + pss, count + 1
@@ -43,14 +43,14 @@ def pss_of_tree(root: psutil.Process) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def peak_of_tree(pid: int) -> Iterator[Peak]:
-    """Sample the tree under `pid` until the block ends; the `Peak` is complete after it."""
+def peak_of_tree(pid: int, *, itself: bool = True) -> Iterator[Peak]:
+    """Sample the tree under `pid` until the block ends, `itself` included or not; the `Peak` is complete after it."""
     peak, stop, root = Peak(), threading.Event(), psutil.Process(pid)
 
     def sample() -> None:
         while True:
             try:
-                found = pss_of_tree(root)
+                found = pss_of_tree(root, itself=itself)
             except psutil.NoSuchProcess:
                 return
             if found is not None:
