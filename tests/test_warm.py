@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pandas as pd
@@ -108,9 +109,8 @@ def test_a_profiled_worker_keeps_no_source_files(process_session: Session) -> No
 
 
 def run_command(folder: Path, function: str, *more: str, **options: Any) -> subprocess.Popen[str]:
-    environment = {
-        **os.environ, "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]), "PYTHONHASHSEED": "1",
-    }  # fmt: skip
+    paths = os.pathsep.join(map(str, [folder, HERE.parent, HERE]))
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": paths, "PYTHONHASHSEED": "1"}
     (folder / "names.txt").write_text("\n".join(f"S{n:04d}" for n in range(600)))
     command = [sys.executable, "-W", "error", "-m", "admf_dask", "process", "--function", function, *more]
     command += ["--workers", "2", "--dashboard", "none", "--out", str(folder / "out")]
@@ -143,13 +143,24 @@ def test_a_command_forks_its_workers_from_itself_and_they_are_as_others(
     assert set(found["free locks"]) == {"2"}
 
 
+THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+
+
 @forked
-def test_a_command_whose_function_brings_a_thread_has_a_server_that_starts_anew(tmp_path: Path) -> None:
+def test_what_a_function_brings_along_is_loaded_by_each_worker_itself(tmp_path: Path) -> None:
     (tmp_path / "threaded.py").write_text(
-        "import threading\nfrom symbol_work import surroundings\n"
-        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        f"import os\n{THREAD}from symbol_work import surroundings as seen\nloaded_in = os.getpid()\n"
+        "def surroundings(symbol):\n    return seen(symbol).assign(loaded_in=str(loaded_in))\n"
     )
     found = surroundings_of(tmp_path, "threaded:surroundings")
+    assert set(found["threads of the server"]) == {"1"}
+    assert (found["loaded_in"] == found["pid"]).all()
+
+
+@forked
+def test_a_command_that_is_not_alone_in_its_process_has_a_server_that_starts_anew(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nif '-c' not in sys.orig_argv:\n" + indent(THREAD, "    "))
+    found = surroundings_of(tmp_path)
     assert "multiprocessing.forkserver" in found["server starts with"].iloc[0]
 
 

@@ -37,10 +37,12 @@ reads prices/AAPL.csv and so on, and writes features/AAPL.parquet and so on.
 def command() -> int:
     """`main` for a process that is there for nothing else: workers are forked from it."""
     parsed = _parser().parse_args()
-    if parsed.run in (_optimize, _backtest, _process) and parsed.mode != "thread" and parsed.scheduler is None:
-        from admf_dask.runtime.forkserver import offer_process
+    module = {_optimize: "optimize", _backtest: "backtest", _process: "process"}.get(parsed.run)
+    if module and parsed.mode != "thread" and parsed.scheduler is None:
+        from admf_dask.runtime.forkserver import begin_with_environment, fork_server
 
-        offer_process()
+        begin_with_environment()
+        fork_server(f"{__name__}.{module}")
     return _run(parsed)
 
 

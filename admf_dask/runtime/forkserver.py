@@ -7,9 +7,9 @@ The server is multiprocessing's own, one for this process: it runs no thread of 
 makes forking it safe (the one thread that an import starts belongs to an allocator of Arrow's, which knows of forks). It starts
 with the first session that has worker processes, ends with this process, and takes what it started with it.
 
-The command `admf-dask` forks its server from itself: it needs the same imports, which are then made once and in memory once. A
-process that runs code of others cannot do that without surprises: what it had set, opened and loaded until then would be in its
-workers, or not, by whether it had started a thread.
+The command `admf-dask` forks its server from itself, before it meets anything of its user's: it needs the same imports, which are
+then made once and in memory once. A script cannot do that without surprises: what it had set, opened and loaded until then would
+be in its workers, or not, by whether it had started a thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from types import ModuleType
@@ -46,56 +46,63 @@ _AMONG_THEMSELVES = ("pandas", "pyarrow")
 _LONGEST = 107 - len("/listener-12345678")
 """Bytes of the path of a folder in which a socket of multiprocessing's can be made."""
 _starting = threading.Lock()
-_offered: warnings.catch_warnings[None] | None = None
-"""How warnings were handled when this process was offered; None if it was not."""
 
 
-def offer_process() -> None:
-    """Let the server be forked from this process, which runs nothing but a command of ours.
+def begin_with_environment() -> None:
+    """Have the environment of worker processes from the start of this process on, as `fork_server` needs it.
 
-    For that it must have the environment of worker processes from its start; where it has not, it begins again with it (20 ms),
-    so call this before anything else is loaded or begun.
+    Where it is another, the process begins again (20 ms), so call this before anything else is loaded or begun.
     """
-    global _offered
-    if METHOD != "forkserver":
-        return
     wanted = of_processes()
-    if any(os.environ.get(name) != value for name, value in wanted.items()):
-        os.environ.update(wanted)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        with suppress(OSError):
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    if METHOD != "forkserver" or all(os.environ.get(name) == value for name, value in wanted.items()):
         return
-    _offered = warnings.catch_warnings()
-    _offered.__enter__()
+    os.environ.update(wanted)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with suppress(OSError):
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def start_server() -> None:
-    """Begin to start the server, where there is none; costs a few milliseconds, its imports go on beside the caller.
+def fork_server(module: str) -> None:
+    """Load a module and have the server of this process forked from it, if that is safe: it costs the imports and 10 ms.
 
-    In a process that was offered it costs the imports, which this process needs as well, and then the server is there.
+    For a process that runs nothing but a command of ours, and has begun nothing yet.
     """
+    importlib.import_module(module)
     if METHOD != "forkserver":
         return
     with _starting:
-        if server_pid() is not None:
-            forkserver.ensure_running()
-            return
-        preloads = [*_preloads(), *_ALWAYS]
-        multiprocessing.get_context(METHOD).set_forkserver_preload(preloads)
-        _choose_folder()
-        with _forked_from_here(preloads) if _offered is not None else nullcontext():
-            forkserver.ensure_running()
+        preloads = _prepare()
+        for name in preloads:
+            importlib.import_module(name)
+        # A process of its own in any case.
+        resource_tracker.ensure_running()
+        if _is_alone():
+            with _forking():
+                forkserver.ensure_running()
+
+
+def start_server() -> None:
+    """Begin to start the server, where there is none; costs a few milliseconds, its imports go on beside the caller."""
+    if METHOD != "forkserver":
+        return
+    with _starting:
+        if server_pid() is None:
+            _prepare()
+        forkserver.ensure_running()
+
+
+def _prepare() -> list[str]:
+    """Say what the server is to load, and where it is to be; returns the first."""
+    preloads = [*_preloads(), *_ALWAYS]
+    multiprocessing.get_context(METHOD).set_forkserver_preload(preloads)
+    _choose_folder()
+    return preloads
 
 
 @contextmanager
-def _forked_from_here(preloads: list[str]) -> Iterator[None]:
-    """While this lasts multiprocessing starts a server by a fork of this process, if that is safe."""
-    for name in preloads:
-        importlib.import_module(name)
-    # A process of its own in any case.
-    resource_tracker.ensure_running()
+def _forking() -> Iterator[None]:
+    """While this lasts, what multiprocessing starts is forked from this process."""
     start_anew = util.spawnv_passfds
 
     def fork(_: bytes, arguments: Sequence[Any], descriptors: Sequence[int]) -> int:
@@ -108,8 +115,7 @@ def _forked_from_here(preloads: list[str]) -> Iterator[None]:
         util.spawnv_passfds = start_anew
         _serve(arguments[-1], descriptors)
 
-    if _is_alone():
-        util.spawnv_passfds = fork  # type: ignore[assignment]
+    util.spawnv_passfds = fork  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -127,8 +133,6 @@ def _serve(command: str, descriptors: Sequence[int]) -> NoReturn:
     global _starting
     code = 1
     try:
-        assert _offered is not None
-        _offered.__exit__(None, None, None)
         for number in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *descriptors}:
             with suppress(OSError):  # the one that the list was read through
                 os.close(number)
