@@ -164,6 +164,30 @@ def test_a_command_that_is_not_alone_in_its_process_has_a_server_that_starts_ane
     assert "multiprocessing.forkserver" in found["server starts with"].iloc[0]
 
 
+@pytest.mark.parametrize("how", ["module", "function"])
+def test_a_program_that_calls_the_command_does_not_begin_again(tmp_path: Path, how: str) -> None:
+    """A notebook would lose its kernel."""
+    calls = {
+        "module": "import runpy; runpy.run_module('admf_dask', run_name='__main__')",
+        "function": "import admf_dask.cli; admf_dask.cli.command()",
+    }
+    (tmp_path / "study.yaml").write_text(
+        "strategy: sma_crossover\nparameters: {fast: [2, 3], slow: [10, 20]}\ndata: {symbol: FB}\n"
+        "parallel: {mode: process, max_workers: 1, dashboard: null}\n"
+    )
+    (tmp_path / "host.py").write_text(
+        "import os, sys\nif __name__ == '__main__':\n    print('begun', flush=True)\n"
+        f"    sys.argv[1:] = ['optimize', 'study.yaml', '--out', 'out', '--quiet']\n    {calls[how]}\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(HERE.parent), "PYTHONHASHSEED": "1"}
+    done = subprocess.run(
+        [sys.executable, "host.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("begun") == 1
+    assert (tmp_path / "out" / "results.parquet").exists()
+
+
 @forked
 def test_a_command_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
     with run_command(tmp_path, "symbol_work:slow_row", "--symbols", "names.txt") as command:

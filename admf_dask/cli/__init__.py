@@ -39,10 +39,10 @@ def command() -> int:
     parsed = _parser().parse_args()
     module = {_optimize: "optimize", _backtest: "backtest", _process: "process"}.get(parsed.run)
     if module and parsed.mode != "thread" and parsed.scheduler is None:
-        from admf_dask.runtime.forkserver import begin_with_environment, fork_server
+        from admf_dask.runtime.forkserver import begin_as_parent, fork_server
 
-        begin_with_environment()
-        fork_server(f"{__name__}.{module}")
+        if begin_as_parent("admf-dask"):
+            fork_server(f"{__name__}.{module}")
     return _run(parsed)
 
 

@@ -25,6 +25,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from types import ModuleType
@@ -48,32 +49,37 @@ _LONGEST = 107 - len("/listener-12345678")
 _starting = threading.Lock()
 
 
-def begin_with_environment() -> None:
+def begin_as_parent(program: str) -> bool:
     """Have the environment of worker processes from the start of this process on, as `fork_server` needs it.
 
-    Where it is another, the process begins again (20 ms), so call this before anything else is loaded or begun.
+    Where it is another, the process begins again (20 ms), so call this before anything else is loaded or begun. False where that
+    cannot be: if this process was not started as the program, but by a notebook or a test that calls it.
     """
+    module, words = program.replace("-", "_"), sys.orig_argv[1:]
+    started = ("-m", module) in pairwise(words) or any(
+        os.path.basename(word) == program and os.path.isfile(word) for word in words
+    )
+    if METHOD != "forkserver" or not started:
+        return False
     wanted = of_processes()
-    if METHOD != "forkserver" or all(os.environ.get(name) == value for name, value in wanted.items()):
-        return
-    os.environ.update(wanted)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with suppress(OSError):
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.environ.update(wanted)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with suppress(OSError):
+            os.execv(sys.executable, [sys.executable, *words])
+        return False
+    return True
 
 
 def fork_server(module: str) -> None:
     """Load a module and have the server of this process forked from it, if that is safe: it costs the imports and 10 ms.
 
-    For a process that runs nothing but a command of ours, and has begun nothing yet.
+    For a process that runs nothing but a command of ours, and has begun nothing yet (`begin_as_parent`).
     """
     importlib.import_module(module)
-    if METHOD != "forkserver":
-        return
     with _starting:
-        preloads = _prepare()
-        for name in preloads:
+        for name in _prepare():
             importlib.import_module(name)
         # A process of its own in any case.
         resource_tracker.ensure_running()
