@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -70,6 +71,28 @@ def test_a_worker_has_the_versions_that_it_tells_from_its_parent(process_session
     misses, named = here.pop()
     assert misses > 0
     assert named
+
+
+def settings() -> tuple[int, Any]:
+    import dask
+
+    return os.getpid(), dask.config.get("distributed.worker")
+
+
+@pytest.mark.cluster
+def test_a_worker_that_takes_the_place_of_another_has_the_same_settings(process_session: Session) -> None:
+    client = process_session.client
+    before = dict(client.run(settings).values())
+    gone = min(before)
+    os.kill(gone, signal.SIGKILL)
+    after = before
+    while gone in after or len(after) < len(before):
+        client.wait_for_workers(len(before))
+        after = dict(client.run(settings, on_error="ignore").values())
+    kept, new = (set(before) & set(after)).pop(), (set(after) - set(before)).pop()
+    assert after[new] == after[kept] == before[gone]
+    assert after[new]["profile"]["interval"] == "200ms"
+    assert after[new]["http"]["routes"] == []
 
 
 def busy(number: int) -> float:

@@ -13,6 +13,7 @@ Differences from the stock one, each for a reason measured or seen:
 from __future__ import annotations
 
 import asyncio
+import copy
 import errno
 import functools
 import logging
@@ -75,6 +76,8 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
     def __init__(self, *args: Any, deaths: dict[int, Death], **kwargs: Any) -> None:
         """`deaths` maps the pid of a dead worker to what is known."""
         super().__init__(*args, **kwargs)
+        # What Dask keeps is part of this process's own settings, which are back at the stock values when a worker is replaced.
+        self.config: dict[str, Any] = copy.deepcopy(self.config)
         self._deaths = deaths
         self._pid_alive: int | None = None
         self.memory_manager = PrivateMemoryManager(self, memory_limit=kwargs.get("memory_limit", "auto"))
