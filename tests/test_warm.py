@@ -45,15 +45,15 @@ def tell_loaded(end: Connection) -> None:
 @forked
 @pytest.mark.cluster
 def test_a_worker_loads_nothing_by_itself() -> None:
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("forkserver").Process(target=tell_loaded, args=(theirs,))
-    process.start()
-    theirs.close()
-    with ours:
-        bare = ours.recv()
-    process.join()
     with Session(mode="process", workers=1, dashboard=None) as session:
         (names,) = session.client.run(loaded).values()
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.get_context("forkserver").Process(target=tell_loaded, args=(theirs,))
+        process.start()
+        theirs.close()
+        with ours:
+            bare = ours.recv()
+        process.join()
     assert not {name for name in names - bare if name.partition(".")[0] in ROOMS}
     assert "distributed.worker" in bare
 
