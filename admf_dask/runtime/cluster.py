@@ -53,7 +53,7 @@ _CONFIG: dict[str, Any] = {
     "distributed.admin.tick.interval": "1s",
     "distributed.worker.memory.monitor-interval": "200ms",
     "distributed.admin.system-monitor.interval": "2s",
-    # Workers of ours have no pages. For those of the stock ones each of them imported fifty modules as it started.
+    # Workers of ours have no pages. For those of the stock ones each of them imported thirty modules as it started.
     "distributed.worker.http.routes": [],
 }
 _ROUTES = "distributed.scheduler.http.routes"

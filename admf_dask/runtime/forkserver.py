@@ -52,8 +52,8 @@ _starting = threading.Lock()
 def begin_as_parent(program: str) -> bool:
     """Have the environment of worker processes from the start of this process on, as `fork_server` needs it.
 
-    Where it is another, the process begins again (20 ms), so call this before anything else is loaded or begun. False where that
-    cannot be: if this process was not started as the program, but by a notebook or a test that calls it.
+    Where it is another, the process begins again (some 20 ms), so call this before anything else is loaded or begun. False where
+    that cannot be: if this process was not started as the program, but by a notebook or a test that calls it.
     """
     module, words = program.replace("-", "_"), sys.orig_argv[1:]
     started = ("-m", module) in pairwise(words) or any(

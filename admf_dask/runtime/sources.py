@@ -1,7 +1,7 @@
 """Lines of source code without the files around them: what Dask's profiler wants in a worker.
 
 It names the line of each frame that it meets, and asks `linecache`, which keeps every file that it was ever asked about: after a
-minute of pandas 9 MB in each worker. Here a line costs what it takes to read up to it, 0.1 ms for one of the longest files.
+minute of pandas 9 MB in each worker. Here a line costs what it takes to read up to it: 1 ms at the end of 20,000 lines.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import admf_dask.runtime.job
 import admf_dask.runtime.preload
 import admf_dask.runtime.score  # noqa: F401
 
-# A worker tells its versions when it joins: 25 ms with a process for the name of the CPU, from the caches of a parent nothing.
+# A worker tells its versions when it joins: 8 ms and a process for the name of the CPU, from the caches of a parent nothing.
 distributed.versions.get_versions()
 # What OpenSSL makes of itself when it is first asked for a context.
 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
