@@ -142,10 +142,8 @@ def _serve(command: str, descriptors: Sequence[int]) -> NoReturn:
         for number in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *descriptors}:
             with suppress(OSError):  # the one that the list was read through
                 os.close(number)
-        # The lock and the first of these are held by the thread that was forked here.
+        # Held by the thread that was forked here. (Multiprocessing's own is made anew by `leave_server`.)
         _starting = threading.Lock()
-        for held in (forkserver._forkserver, resource_tracker._resource_tracker):
-            held.__init__()  # type: ignore[misc]
         exec(command, {})  # what multiprocessing would have had a new interpreter do
     except SystemExit:
         code = 0

@@ -13,10 +13,9 @@ from typing import Any
 
 
 def getline(filename: str, lineno: int, module_globals: dict[str, Any] | None = None) -> str:
-    """As `linecache.getline`, of which what is kept there already (cells of a notebook) and what is in no file still comes."""
-    if filename not in linecache.cache and (line := _line_of_file(filename, lineno)) is not None:
-        return line
-    return linecache.getline(filename, lineno, module_globals)
+    """As `linecache.getline`, from which what is in no file (cells of a notebook, archives) still comes."""
+    line = _line_of_file(filename, lineno)
+    return linecache.getline(filename, lineno, module_globals) if line is None else line
 
 
 @functools.lru_cache(1024)
