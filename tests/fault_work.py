@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import random
 import signal
@@ -65,6 +66,18 @@ def loop_for_ever() -> None:
         pass
 
 
+class LoopsAsItGoes:
+    def __del__(self) -> None:
+        loop_for_ever()
+
+
+def loop_where_nothing_can_be_raised() -> None:
+    """In a callback of C code, then in a destructor, then in the open."""
+    ctypes.CFUNCTYPE(None)(loop_for_ever)()
+    LoopsAsItGoes()
+    loop_for_ever()
+
+
 def loop_and_swallow() -> None:
     while True:
         try:
@@ -84,6 +97,7 @@ FAULTS: dict[str, Any] = {
     "memory in big steps": lambda: grow(3 * 10**8),
     "memory held for a while": lambda: hold(420_000_000, 1.0),
     "python loop": loop_for_ever,
+    "python loops where nothing can be raised": loop_where_nothing_can_be_raised,
     "python loop that swallows": loop_and_swallow,
     "sleep": lambda: time.sleep(600),
     "c loop": lambda: ctypes.CDLL(None).sleep(600),
@@ -99,6 +113,11 @@ FAULTS: dict[str, Any] = {
     "short c sleep": lambda: ctypes.CDLL(None).usleep(1_900_000),
     "too large a result": lambda: bytes(1_000_000_000),
 }
+
+
+def start_method(_: int) -> str:
+    """Of what the item would start with multiprocessing."""
+    return multiprocessing.get_start_method()
 
 
 def act(item: Any) -> Any:

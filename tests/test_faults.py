@@ -221,9 +221,11 @@ def test_where_nothing_can_be_ended_the_log_says_what_the_run_waits_for(
     assert "with mode='process' its process would be ended" in record.getMessage()
 
 
-def test_python_code_is_stopped_without_a_loss_of_its_process(any_session: Session) -> None:
+@pytest.mark.parametrize("fault", ["python loop", "python loops where nothing can be raised"])
+def test_python_code_is_stopped_without_a_loss_of_its_process(any_session: Session, fault: str) -> None:
+    """Nor a word on stderr: pytest makes an error of what could not be raised and was printed."""
     before = {o.worker for o in any_session.map(work.sleeps, [20] * 8, progress=False)}
-    failed = only_failure(mixed(any_session, "python loop", timeout=0.3))
+    failed = only_failure(mixed(any_session, fault, timeout=0.3))
     assert isinstance(failed.error, TaskTimeout)
     assert "loop_for_ever" in failed.traceback, "the traceback shows where it was"
     after = {o.worker for o in any_session.map(work.sleeps, [20] * 8, progress=False)}
@@ -267,6 +269,12 @@ def test_a_process_killed_from_outside_costs_no_item(killable_session: Session, 
     killer.join()
     assert outcomes.values() == list(range(20))
     assert {outcome.index: outcome.attempts for outcome in outcomes if outcome.attempts > 1} == {5: 2}
+
+
+@pytest.mark.cluster
+def test_numba_makes_no_lock_that_a_killed_worker_leaks(process_session: Session) -> None:
+    (method,) = process_session.map(work.start_method, [0], progress=False).values()
+    assert method == "spawn"
 
 
 @pytest.mark.cluster

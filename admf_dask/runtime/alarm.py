@@ -9,12 +9,15 @@ the calling thread nothing can be ended: there the alarm says what the run waits
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from admf_dask.runtime.calls import BEGAN, Cells
 
@@ -24,6 +27,8 @@ LAST_WORDS_SECONDS = 0.3
 """For the message to leave the process, whose event loop sends it."""
 EXIT_CODE = 124
 """Of a process that ended itself; as `timeout(1)` has it."""
+AGAIN_SECONDS = 0.01
+"""After a soft stop that was lost."""
 
 
 logger = logging.getLogger("admf_dask")
@@ -114,12 +119,43 @@ class Alarm:
 
 def stop_softly(thread: int, cells: Cells, at: int, index: int, began: int) -> None:
     """Raise SoftStop in a thread, if it still is at that item."""
+    if not isinstance(sys.unraisablehook, LostStops):
+        sys.unraisablehook = LostStops(sys.unraisablehook)
+    _aims[thread] = cells, at, index, began
     strike, target, exception = _strike, ctypes.c_ulong(thread), ctypes.py_object(SoftStop)
     # From this look at the cells to the strike no other thread runs, as no Python code is called in between; and the
     # interpreter delivers what was sent before the thread goes on from where it stands. So a strike lands while the
     # evaluator says that it is at this item.
     if cells[at] == index and cells[at + BEGAN] == began:
         strike(target, exception)
+
+
+class LostStops:
+    """In the place of `sys.unraisablehook`, with all but a soft stop left to the one before.
+
+    In a destructor, or in a callback of C code (numba's cache while it compiles), Python prints an exception and goes on. A soft
+    stop that lands there is sent again, so that the item ends where an exception can end it, and nobody sees it printed.
+    """
+
+    def __init__(self, before: Callable[[Any], object]) -> None:
+        """`before` is what printed so far."""
+        self._before = before
+
+    def __call__(self, args: Any) -> None:
+        """In the thread that was struck; takes no lock, as it may hold any."""
+        if args.exc_type is not SoftStop:
+            self._before(args)
+        elif (aim := _aims.get(threading.get_ident())) is not None:
+            _thread.start_new_thread(_stop_again, (threading.get_ident(), *aim))
+
+
+_aims: dict[int, tuple[Cells, int, int, int]] = {}
+"""By thread: the item that was struck last."""
+
+
+def _stop_again(thread: int, *aim: Any) -> None:
+    time.sleep(AGAIN_SECONDS)
+    stop_softly(thread, *aim)
 
 
 class Ages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import sys
 from typing import Any
@@ -34,6 +35,9 @@ def dask_setup(worker: Any) -> None:
     # The mask it was started with may be gone: who starts multiprocessing's resource tracker unblocks the signal. Terminals and
     # notebooks send it to the whole group; what it means is decided by the driver.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # As in any worker of Dask. Where the name has "fork" in it numba makes a lock between processes, and of a worker that is
+    # killed Python says as the session ends that it has leaked a semaphore.
+    multiprocessing.set_start_method("spawn", force=True)
     die_with_parent()
 
 
