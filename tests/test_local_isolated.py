@@ -302,6 +302,32 @@ def script(body: str, tmp_path: Path) -> subprocess.Popen[str]:
     )
 
 
+def test_where_pandas_is_loaded_a_child_is_forked_with_it(tmp_path: Path) -> None:
+    """It brings a thread along; a child that starts from nothing loads it for each call, a quarter of a second."""
+    body = """
+    import os, sys
+    import pandas
+    from admf_dask import run_isolated_process
+    print(run_isolated_process(lambda: "pandas" in sys.modules), run_isolated_process(os.getppid) != os.getpid())
+    """
+    with script(body, tmp_path) as process:
+        assert process.communicate(timeout=60) == ("True True\n", "")
+
+
+def test_what_begins_a_thread_is_not_loaded_into_the_server_and_that_ends_with_its_process(tmp_path: Path) -> None:
+    (tmp_path / "restless.py").write_text("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n")
+    body = """
+    import os, sys, warnings
+    from admf_dask import run_isolated_process
+    from admf_dask.local import start
+    warnings.simplefilter("always", ResourceWarning)
+    sys.modules["restless"], start._PRELOAD = sys, ("restless",)
+    print(run_isolated_process(lambda: "restless" in sys.modules), run_isolated_process(os.getppid) != os.getpid())
+    """
+    with script(body, tmp_path) as process:
+        assert process.communicate(timeout=60) == ("False True\n", "")
+
+
 def test_an_unguarded_script_and_its_classes_work(tmp_path: Path) -> None:
     body = """
     import dataclasses, os

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from admf_dask.local.channel import STATUS, peak_bytes
 from admf_dask.local.child import die_with_parent, new_group, serve
@@ -92,9 +93,14 @@ def _reap(children: dict[int, int]) -> None:
         del children[pid]
 
 
+_OF_ARROW = "jemalloc_bg_thd"
+"""A thread of Arrow's allocator, which knows how to be forked; pandas brings it along."""
+
+
 def _threads() -> int:
     try:
-        return len(os.listdir("/proc/self/task"))
+        names = [Path("/proc/self/task", task, "comm").read_text().strip() for task in os.listdir("/proc/self/task")]
+        return len([name for name in names if name != _OF_ARROW])
     except OSError:
         import threading
 

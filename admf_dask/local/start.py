@@ -103,7 +103,6 @@ class Server:
         return self.usable
 
     def _start(self) -> None:
-        atexit.register(self.close)
         # With less in it if something there starts threads all the same; then not at all.
         for preload in ([name for name in _PRELOAD if name in sys.modules], []):
             if self._start_with(preload):
@@ -112,6 +111,7 @@ class Server:
         self.usable = False
 
     def _start_with(self, preload: list[str]) -> bool:
+        atexit.register(self.close)
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
