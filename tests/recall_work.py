@@ -18,13 +18,13 @@ LONGER_THAN_A_BUDGET = 0.6
 
 
 def last_meets_the_one_before(item: tuple[int, str]) -> bool:
-    """Of 80: the first of the upper half goes on until its chunk is asked back; the next one and the last wait for each other.
+    """Of 80: the first of the upper half goes on until its chunk is cut; the next one and the last wait for each other.
 
     What is worth a chunk of its own follows from how long the first took, so there are enough of them for two in any case.
     """
     number, folder = item
     if number == 40:
-        return wait(_asked_back)
+        return wait(_cut)
     if number in (41, 79):
         Path(folder, str(number)).touch()
         return wait(Path(folder, str(120 - number)).exists)
@@ -46,10 +46,10 @@ def waits_for_those_behind(item: tuple[int, str]) -> bool:
 
 
 def batch_meets(columns: dict[str, np.ndarray], folder: str) -> np.ndarray:
-    """The first call over the upper half goes on until its chunk is asked back; two later ones wait for each other."""
+    """The first call over the upper half goes on until its chunk is cut; two later ones wait for each other."""
     numbers = columns["number"]
     if numbers[0] == 2000:
-        return np.full(len(numbers), float(wait(_asked_back)))
+        return np.full(len(numbers), float(wait(_cut)))
     if numbers[0] > 2000:
         Path(folder, str(numbers[0])).touch()
         return np.full(len(numbers), float(wait(lambda: len(list(Path(folder).iterdir())) > 1)))
@@ -60,7 +60,7 @@ def waits_until_the_first_is_seen(item: tuple[int, str]) -> str:
     """Of 24: item 10 takes longer than a budget; 11, the last of its chunk, ends when the driver has the value of 10. The key of
     the task.
 
-    The other slot is busy meanwhile, or the chunk would be asked back.
+    The other slot is busy meanwhile, or the chunk would be cut.
     """
     number, folder = item
     _takes(number)
@@ -89,10 +89,10 @@ def _takes(number: int) -> None:
     time.sleep(LONGER_THAN_A_BUDGET if number == 10 else 0.002)
 
 
-def _asked_back() -> bool:
+def _cut() -> bool:
     box = job._box
     assert box is not None
-    return any(box._cells[base + 4] for base in range(0, len(box._cells), blackbox._FIELDS))
+    return any(box._cells[base + blackbox._TAKEN] for base in range(0, len(box._cells), blackbox._FIELDS))
 
 
 def wait(condition: Callable[[], bool]) -> bool:

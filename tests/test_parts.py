@@ -17,7 +17,7 @@ from admf_dask.admission import Admission
 from admf_dask.outcomes import Block
 from admf_dask.policy import Policy
 from admf_dask.runtime import job as jobs
-from admf_dask.runtime.blackbox import BlackBox, ask_back
+from admf_dask.runtime.blackbox import BlackBox, cut
 from admf_dask.runtime.chunks import PARTS
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Sent
@@ -101,17 +101,18 @@ def test_large_parts_end_their_chunk_so_that_they_do_not_pile_up(limit: str, mon
         assert (unpack_reply(answer).stop, job.words) == (60, [])
 
 
-def test_a_chunk_that_is_asked_back_ends_with_the_part_under_way(tmp_path: Any) -> None:
+@pytest.mark.parametrize("end", [60, 75, 100])
+def test_a_chunk_that_is_cut_goes_on_to_there(tmp_path: Any, end: int) -> None:
     box = BlackBox(tmp_path)
     watch = Watch(threading.Event(), box.slot(RUN), 7)
 
     def item(number: int) -> None:
         if number == 59:
-            ask_back(tmp_path, os.getpid(), watch.slot.base if watch.slot else -1, 7)
+            cut(tmp_path, os.getpid(), watch.slot.base if watch.slot else -1, 7, end)
 
-    job = Told(Paced(MapEvaluator(item, range(100)), SOON))
+    job = Told(Paced(MapEvaluator(item, range(100)), SOON, (40, 0.4)))
     job.evaluate(10, 100, 0.5, watch)
-    assert job.spans() == [(10, 60, None)]
+    assert job.spans() == ([(10, 60, None)] if end == 60 else [(10, 60, 60), (60, end, None)])
 
 
 @pytest.mark.parametrize("on_error", ["raise", "record"])

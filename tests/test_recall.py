@@ -1,4 +1,4 @@
-"""Chunks that are asked back because slots have nothing to do: the decision, the way to the worker, and a real cluster."""
+"""Chunks that are cut because slots have nothing to do: the decision, the way to the worker, and a real cluster."""
 
 from __future__ import annotations
 
@@ -11,66 +11,94 @@ from typing import Any
 
 import pytest
 import recall_work as work
+from hypothesis import given
+from hypothesis import strategies as st
 
 from admf_dask import ParallelOptimizer, ParameterSpace, batch_objective
 from admf_dask.policy import Policy
-from admf_dask.runtime.blackbox import BlackBox, ask_back, read_executing
+from admf_dask.runtime.blackbox import BlackBox, cut, read_executing
 from admf_dask.runtime.calls import UNTIL
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Sent
 from admf_dask.runtime.job import Watch
-from admf_dask.runtime.recall import ANSWER_SECONDS, Recalls, UnderWay, worth
+from admf_dask.runtime.recall import HAND_OVER_SECONDS, SETTLED_SECONDS, Outlook, Recalls, UnderWay, worth
 from admf_dask.runtime.score import BatchEvaluator
 
 RUN = "0123456789abcdef" * 2
 
 
-def test_who_has_most_to_do_is_asked_first_and_who_has_little_is_not() -> None:
-    seen = [UnderWay(1, 0, 5), UnderWay(2, 100, 500), UnderWay(3, 600, 300), UnderWay(4, 990, 0)]
-    assert Recalls(8).choose(seen, 1, 0.0, 0.001) == [seen[1]]
-    assert Recalls(8).choose(seen, 8, 0.0, 0.001) == [seen[1], seen[2]]
+def under_way(number: int, at: int, left: int) -> UnderWay:
+    """At a single item, which is all that will be begun without a look."""
+    return UnderWay(number, at, left, at + 1 + left, at + 1)
+
+
+def test_who_has_most_to_do_is_cut_first_and_who_has_little_is_not() -> None:
+    seen = [under_way(1, 0, 5), under_way(2, 100, 500), under_way(3, 600, 300), under_way(4, 990, 0)]
+    assert Recalls(8).choose(seen, 1, 0.0, 0.001) == [(seen[1], 101 + 252)]
+    assert Recalls(8).choose(seen, 2, 0.0, 0.001) == [(seen[1], 101 + 252), (seen[2], 601 + 152)]
     assert Recalls(8).choose(seen, 8, 0.0, None) == []
+    assert Recalls(8).choose(seen, 0, 0.0, 0.001) == []
+
+
+@given(
+    left=st.integers(1, 10_000), pace=st.floats(1e-6, 1.0), takers=st.integers(1, 63), rest=st.floats(0.0, 10.0)
+)  # fmt: skip
+def test_who_is_cut_and_those_who_get_the_rest_end_together_as_far_as_items_allow(
+    left: int, pace: float, takers: int, rest: float
+) -> None:
+    chunk = under_way(1, 5, left)
+    end = Outlook(chunk, rest, pace).end(takers)
+    keeps, given_away = end - 6, left - (end - 6)
+    his, theirs = rest + keeps * pace, HAND_OVER_SECONDS + given_away * pace / takers
+    # One item more for him would not be better, nor one less.
+    assert keeps == 0 or his <= theirs + 1e-9
+    assert given_away <= 0 or his + pace > theirs - pace / takers - 1e-9
+
+
+def test_what_is_begun_without_a_look_stays_where_it_is() -> None:
+    group = UnderWay(1, 0, 900, 1000, 950)
+    assert Recalls(2).choose([group], 1, 0.0, 0.001) == [(group, 950)]
+    last = UnderWay(1, 0, 900, 1000, 1000)
+    assert Recalls(2).choose([last], 1, 0.0, 0.001) == []
 
 
 def test_a_rest_is_expected_to_take_as_long_as_what_was_seen_of_the_chunk() -> None:
     recalls = Recalls(2)
-    slow, quick = UnderWay(1, 10, 3), UnderWay(2, 50, 40)
+    slow, quick = under_way(1, 10, 3), under_way(2, 50, 40)
     assert recalls.choose([slow, quick], 1, 10.0, 1e-6) == []
-    assert recalls.choose([slow, UnderWay(2, 80, 10)], 1, 10.005, 1e-6) == []
-    # The first is still at the same item: three more like that are at least 3 x 11 ms.
-    assert recalls.choose([slow, UnderWay(2, 85, 5)], 1, 10.011, 1e-6) == [slow]
+    # Nine items in as many milliseconds, twenty to go; the other is still at the one it was at.
+    assert recalls.choose([slow, under_way(2, 59, 20)], 1, 10.009, 1e-6) == [(under_way(2, 59, 20), 60 + 12)]
 
 
-def test_the_one_item_of_a_chunk_is_not_asked_for_however_long_it_takes() -> None:
+def test_the_longer_an_item_takes_the_longer_it_is_expected_to_take_and_nothing_stays_behind_it() -> None:
+    recalls, stuck = Recalls(2), under_way(1, 10, 900)
+    assert recalls.choose([stuck], 1, 10.0, 1e-6) == []
+    assert recalls.choose([stuck], 1, 10.011, 1e-6) == []
+    assert recalls.choose([stuck], 1, 10.013, 1e-6) == [(stuck, 11)]
+
+
+def test_the_one_item_of_a_chunk_is_not_cut_however_long_it_takes() -> None:
     recalls = Recalls(2)
-    assert [recalls.choose([UnderWay(1, 7, 0)], 1, when, 100.0) for when in (0.0, 3600.0)] == [[], []]
+    assert [recalls.choose([under_way(1, 7, 0)], 1, when, 100.0) for when in (0.0, 3600.0)] == [[], []]
 
 
-def test_a_chunk_is_asked_once_and_another_instead_only_when_it_does_not_answer() -> None:
-    recalls, seen = Recalls(4), [UnderWay(1, 0, 900), UnderWay(2, 1000, 800)]
-    assert recalls.choose(seen, 1, 0.0, 0.001) == [seen[0]]
-    assert recalls.choose(seen, 1, ANSWER_SECONDS / 2, 0.001) == []
-    assert recalls.choose(seen, 1, ANSWER_SECONDS * 2, 0.001) == [seen[1]]
+def test_after_a_cut_nothing_more_is_cut_for_the_same_slots_till_it_shows_whether_it_was_right() -> None:
+    recalls, seen = Recalls(4), [under_way(1, 0, 900), under_way(2, 1000, 800)]
+    assert recalls.choose(seen, 1, 0.0, 0.001) == [(seen[0], 1 + 452)]
+    assert recalls.choose(seen, 1, SETTLED_SECONDS / 2, 0.001) == []
+    assert recalls.choose(seen, 2, SETTLED_SECONDS / 2, 0.001) == [(seen[1], 1001 + 397)]
+    assert recalls.choose(seen, 1, SETTLED_SECONDS * 4, 0.001) == [(seen[0], 1 + 412)]
 
 
-def test_more_answers_under_way_than_idle_slots_is_no_reason_to_ask_for_more() -> None:
-    recalls, seen = Recalls(4), [UnderWay(number, 1000 * number, 900) for number in range(6)]
-    assert recalls.choose(seen, 3, 0.0, 0.001) == seen[:3]
-    assert recalls.choose(seen, 1, ANSWER_SECONDS / 2, 0.001) == []
-
-
-def test_who_was_asked_and_is_still_at_an_item_after_a_while_is_silent() -> None:
-    recalls = Recalls(4)
-    long, untold, other = UnderWay(1, 5, 900, 6), UnderWay(2, 1000, 800), UnderWay(3, 2000, 10, 2001)
-    assert recalls.choose([long, untold, other], 2, 0.0, 0.001) == [long, untold]
-    assert recalls.silent([long, untold, other], ANSWER_SECONDS / 2) == []
-    assert recalls.silent([long, untold, other], ANSWER_SECONDS) == [long]
-    # What it said is of a group before the one that it is in.
-    assert recalls.silent([UnderWay(1, 5, 900, 5)], ANSWER_SECONDS) == []
+def test_more_slots_than_chunks_share_what_there_is() -> None:
+    recalls, seen = Recalls(64), [under_way(1, 0, 900), under_way(2, 1000, 800)]
+    # Three slots for the first, two for the second.
+    assert recalls.choose(seen, 5, 0.0, 0.001) == [(seen[0], 1 + 228), (seen[1], 1001 + 270)]
+    assert recalls.choose(seen, 5, SETTLED_SECONDS / 2, 0.001) == []
 
 
 def test_many_slots_do_not_ask_for_crumbs() -> None:
-    assert (worth(2), worth(64)) == (0.03, 0.064)
+    assert (worth(2), worth(64)) == (0.012, 0.064)
 
 
 def test_the_driver_writes_into_the_slot_of_the_one_thread_and_the_next_chunk_does_not_see_it(tmp_path: Path) -> None:
@@ -78,45 +106,34 @@ def test_the_driver_writes_into_the_slot_of_the_one_thread_and_the_next_chunk_do
     slot = box.slot(RUN)
     watch, other = Watch(threading.Event(), slot, 7), Watch(threading.Event(), slot, 8)
     slot.note(3, 1)
+    assert watch.claim(40) == 40
     (span,) = read_executing(tmp_path, os.getpid(), RUN) or ()
-    assert not watch.over
-    ask_back(tmp_path, os.getpid(), span.slot, 7)
-    assert (watch.over, other.over) == (True, False)
-    assert read_executing(tmp_path, os.getpid(), RUN) == (span,)
-    assert not Watch(threading.Event(), box.slot(RUN), 7).over
+    assert span.until == 40
+    cut(tmp_path, os.getpid(), span.slot, 7, 50)
+    assert (watch.claim(45), watch.claim(60), watch.end(100), other.end(100)) == (45, 50, 50, 100)
+    cut(tmp_path, os.getpid(), span.slot, 7, 47)
+    assert (watch.end(100), other.end(100)) == (47, 100)
+    assert Watch(threading.Event(), box.slot(RUN), 7).end(100) == 100
 
 
-def test_asking_a_process_that_is_gone_does_nothing(tmp_path: Path) -> None:
-    ask_back(tmp_path, 1, 0, 7)
+def test_cutting_a_chunk_of_a_process_that_is_gone_does_nothing(tmp_path: Path) -> None:
+    cut(tmp_path, 1, 0, 7, 9)
     assert not list(tmp_path.iterdir())
 
 
-class AskedAt(Watch):
-    """Asked back when item `at` is under way."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__(threading.Event(), None)
-        self.asked_at = at
-
-    @property
-    def over(self) -> bool:
-        return self.cells[self.at] >= self.asked_at or self.reached
-
-    reached = False
-
-
-def test_an_evaluator_ends_after_the_group_in_which_it_was_asked() -> None:
-    watch, done = AskedAt(0), []
+def test_an_evaluator_ends_where_it_was_cut_also_in_the_middle_of_a_group(tmp_path: Path) -> None:
+    slot, done = BlackBox(tmp_path).slot(RUN), []
+    watch = Watch(threading.Event(), slot, 7)
 
     def item(number: int) -> int:
-        watch.reached = number >= 40
+        if number == 40:
+            cut(tmp_path, os.getpid(), slot.base, 7, 1_007)
         done.append(number)
         return number
 
     block = MapEvaluator(item, range(1_000_000))(0, 1_000_000, 1e9, watch)
-    assert block.stop == len(done)
-    assert done == list(range(len(done)))
-    assert 40 < len(done) < 400
+    assert block.stop == 1_007
+    assert done == list(range(1_007))
 
 
 class BusyForAMoment(ClusterExecutor):
@@ -190,9 +207,25 @@ def test_a_chunk_is_seen_where_its_own_run_is_at_it(tmp_path: Path) -> None:
         _under_way={7: Sent((10, 20), 1.0), 8: Sent((20, 40), 1.0)},
     )
     assert executor._seen() == {
-        UnderWay(7, 13, 5, 16): (os.getpid(), slots[0].base),
-        UnderWay(8, 27, 11, 30): (os.getpid(), slots[2].base),
+        UnderWay(7, 13, 5, 20, 16): (os.getpid(), slots[0].base),
+        UnderWay(8, 27, 11, 40, 30): (os.getpid(), slots[2].base),
     }
+
+
+def test_what_was_cut_off_is_taken_when_its_worker_is_seen_and_from_where_it_will_look_next(tmp_path: Path) -> None:
+    slot = BlackBox(tmp_path).slot(RUN)
+    cluster: Any = SimpleNamespace(pids=lambda: [os.getpid()])
+    sent = Sent((10, 90), 1.0)
+    executor = ClusterExecutor(None, 2, cluster, black_boxes=str(tmp_path), _run=RUN, _under_way={7: sent})
+    executor._cuts = {7: 50, 6: 3}
+    slot.note(-1, 1)
+    executor._take_cuts()
+    assert (sent.rest, executor._cuts) == ((10, 90), {7: 50}), "it is between two items"
+    slot.cells[slot.at], slot.cells[slot.at + UNTIL] = 52, 55
+    executor._take_cuts()
+    assert (sent.rest, executor._cuts) == ((10, 55), {})
+    (reply,) = executor.wait()
+    assert (reply.chunk, reply.goes_on) == ((10, 90), (10, 55))
 
 
 @pytest.mark.parametrize("boxed", [False, True])

@@ -20,7 +20,7 @@ from admf_dask.engine.prices import Prices
 from admf_dask.engine.result import FILL_COLUMNS
 from admf_dask.outcomes import Block, Curve
 from admf_dask.runtime import Keep, MapEvaluator
-from admf_dask.runtime.calls import BEGAN, UNTIL
+from admf_dask.runtime.calls import BEGAN
 from admf_dask.runtime.evaluate import LARGEST_RESULT, Rows, Watch
 
 SCORE = "sharpe_ratio"
@@ -115,13 +115,17 @@ class Backtests(MapEvaluator):
         low, size = start, FIRST
         while low < stop:
             configs, of = self._alike(families, low, min(stop, low + size))
+            until = low + len(configs)
+            high = watch.claim(until)
+            if high <= low:
+                break
+            configs, of = configs[: high - low], of[: high - low]
             if of and self._together(configs, of, low, rows, watch):
-                low += len(configs)
+                low = high
             else:
-                these = range(low, low + len(configs))
-                low = self._loop(these, configs, these.stop, rows, inf, watch)
+                low = self._loop(range(low, high), configs, low, high, rows, inf, watch)
             spent = max(perf_counter() - began, 1e-9)
-            if spent > budget or self._is_over(rows, watch):
+            if low < until or spent > budget or self._fails(rows):
                 break
             size = max(64, min(4 * size, int((low - start) / spent * (budget - spent)))) if of else FIRST
         return self._pack(start, low, rows, began)
@@ -144,7 +148,7 @@ class Backtests(MapEvaluator):
         cells, at = watch.note(start, len(configs))
         before = perf_counter()
         try:
-            cells[at + BEGAN], cells[at + UNTIL] = monotonic_ns(), start + len(configs)
+            cells[at + BEGAN] = monotonic_ns()
             figures = run_together(configs, of, self.given[0]).tolist()
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and self.interruptible:

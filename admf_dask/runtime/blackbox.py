@@ -1,13 +1,13 @@
 """What a worker process is executing, readable by the driver also after the process was killed.
 
-A file of fixed slots, one for each thread of the worker, mapped into memory: `(run tag, start, count, began, asked back, until)`
-as six int64. A worker notes an item by one store of eight bytes, which costs less than 0.1 microseconds and survives any death of
+A file of fixed slots, one for each thread of the worker, mapped into memory: `(run tag, start, count, began, taken from, until,
+end)` as seven int64. A worker notes an item by one store of eight bytes, which costs less than 0.1 microseconds and survives any death of
 the process (the page belongs to the kernel). Readers may see a slot half written only between two items, never torn: an
 aligned store of eight bytes is atomic on the platforms that Dask runs on.
 
-One field goes the other way: the driver writes the number of a chunk into `asked back` that is to come back before its end. The
-worker looks there before it begins item `until`, so who has written it and then still sees the worker before that item may give
-the items from there on to others.
+Two fields go the other way: the driver writes the number of a chunk into `taken from`, of which the items from `end` on are to go
+to others. The worker first says before which item it will look next (`until`), then looks, then begins. So who has written those
+two and after that sees it at an item may give away what is neither before `end` nor before `until`: it will not begin that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SLOTS = 256
-_FIELDS = 6
+_FIELDS = 7
+_TAKEN, _END = 4, 6
 _SIZE = SLOTS * _FIELDS * 8
 
 
@@ -77,10 +78,9 @@ class Slot:
         """The cell that holds `start`."""
         return self.base + 1
 
-    @property
-    def asked_back(self) -> int:
-        """The number of the chunk that the driver wants back; 0 for none."""
-        return int(self.cells[self.base + 4])
+    def end(self, number: int, stop: int) -> int:
+        """Before which item chunk `number` ends: `stop`, or where the driver has cut it."""
+        return min(stop, self.cells[self.base + _END]) if self.cells[self.base + _TAKEN] == number else stop
 
     def clear(self) -> None:
         """Executing nothing."""
@@ -98,7 +98,7 @@ class Executing:
     slot: int
     """Which thread of the process."""
     until: int
-    """Before which item it looks whether it was asked for its chunk; 0 if it does not say."""
+    """Before which item it looks whether something was taken from its chunk."""
 
 
 def read_executing(folder: str | os.PathLike[str], pid: int, run: str | None = None) -> tuple[Executing, ...] | None:
@@ -114,7 +114,7 @@ def read_executing(folder: str | os.PathLike[str], pid: int, run: str | None = N
     ]
     return tuple(
         Executing(start, start + count, began, base, until)
-        for base, _, start, count, began, _, until in noted
+        for base, _, start, count, began, _, until, _ in noted
         if count > 0 and start >= 0
     )
 
@@ -125,11 +125,12 @@ def is_busy(folder: str | os.PathLike[str], pid: int) -> bool:
     return cells is not None and any(cells[base] for base in range(0, len(cells), _FIELDS))
 
 
-def ask_back(folder: str | os.PathLike[str], pid: int, slot: int, number: int) -> None:
-    """Have a thread of process `pid` return its chunk, if it is still at that one. Nothing if the process is gone."""
+def cut(folder: str | os.PathLike[str], pid: int, slot: int, number: int, end: int) -> None:
+    """Have a thread of process `pid` end its chunk before item `end`, if it is still at that one. Nothing if the process is gone."""
     with suppress(OSError), open(_path(folder, pid), "r+b", buffering=0) as file:
-        file.seek((slot + 4) * 8)
-        file.write(number.to_bytes(8, sys.byteorder))
+        for field, value in ((_END, end), (_TAKEN, number)):
+            file.seek((slot + field) * 8)
+            file.write(value.to_bytes(8, sys.byteorder))
 
 
 def _cells(folder: str | os.PathLike[str], pid: int) -> memoryview | None:

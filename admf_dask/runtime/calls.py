@@ -23,7 +23,7 @@ BEGAN = 2
 nanoseconds); 0 where no call is under way."""
 
 UNTIL = 4
-"""Beside it as well: the item before which the evaluator looks whether the chunk is over, whatever it does until then."""
+"""Beside it as well: the item before which the evaluator looks where the chunk ends, whatever it does until then."""
 
 
 def cells_of_nobody() -> Cells:

@@ -8,8 +8,8 @@ end, the progress and Ctrl-C. Two rules together give both:
 - the worker stops at the end of the item in which `budget` seconds ran out, and what it did not reach goes back to the
   driver. So the first chunks need no probing, and a stretch of slow items is shared out instead of holding up the end.
 
-Where the driver can ask a chunk back (see `recall`), on this machine, nothing need be cut fine in advance: what is left is dealt
-out evenly, and again if it turns out not to be even. Nor need a worker there return a chunk that takes a little longer than
+Where the driver can cut a chunk that is under way (see `recall`), on this machine, nothing need be cut fine in advance: what is
+left is dealt out evenly, and again if it turns out not to be even. Nor need a worker there return a chunk that takes a little longer than
 its budget: it tells what it has and goes on, so that a run of a second is one chunk for each slot.
 
 The constants are the best of a grid tried on the simulated clock of the tests and on 2 CPUs, where driver and scheduler take
@@ -37,7 +37,7 @@ SECONDS_PER_SLOT = 0.01
 FLOOR_SECONDS_PER_SLOT = 0.003
 """The first and the last chunks hold at least what the driver needs to serve each slot once: at 1,000 slots 3 s."""
 SHARES = 1.25
-"""Near the end a chunk is at most this part of what is left to a slot, four fifths, where it cannot be asked back."""
+"""Near the end a chunk is at most this part of what is left to a slot, four fifths, where it cannot be cut."""
 WAITING_SECONDS = 0.1
 """Where it can, a chunk that waits for a slot holds at least this."""
 
@@ -48,7 +48,7 @@ class ChunkSizer:
 
     slots: int
     recalls: bool = False
-    """Whether a chunk can be asked back while it is under way."""
+    """Whether a chunk can be cut while it is under way."""
     seconds_per_item: float | None = None
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +25,7 @@ from admf_dask.objectives import Scores
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import Policy, pause_after
 from admf_dask.runtime.alarm import SoftStop
-from admf_dask.runtime.calls import BEGAN, UNTIL, Cells, Takes, prepare
+from admf_dask.runtime.calls import BEGAN, Cells, Takes, prepare
 from admf_dask.runtime.shared import SharedData, taking, value_of
 from admf_dask.text import did_you_mean, format_bytes
 
@@ -41,17 +42,16 @@ class Watch(Protocol):
 
     cancelled: threading.Event
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing more of the chunk is to be begun: the run is, or slots with nothing to do could have the rest."""
+    def claim(self, until: int) -> int:
+        """Say that items before `until` will be begun without another look; returns how far that is still right: less where slots
+        with nothing to do have been given the rest of the chunk, 0 if the run is over.
+        """
 
     def note(self, start: int, count: int) -> tuple[Cells, int]:
         """Executing `count` items from `start` on; returns the cells, as below."""
 
     def cells_of_single_items(self) -> tuple[Cells, int]:
-        """Where to store the index of each item before it is called, `cells[at]`, when it began, `cells[at + BEGAN]`, and before
-        which one it is looked whether the chunk is over, `cells[at + UNTIL]`.
-        """
+        """Where to store the index of each item before it is called, `cells[at]`, and when it began, `cells[at + BEGAN]`."""
 
 
 @dataclass(slots=True)
@@ -142,16 +142,14 @@ class MapEvaluator:
         low = start
         while low < stop:
             high = min(stop, low + self._slice_size(rows))
-            reached = self._slice(low, high, rows, began + budget, watch)
-            if reached < high or perf_counter() > began + budget or self._is_over(rows, watch):
-                low = reached
+            low = self._slice(low, high, rows, began + budget, watch)
+            if low < high or perf_counter() > began + budget or self._fails(rows):
                 break
-            low = high
         return self._pack(start, low, rows, began)
 
-    def _is_over(self, rows: Rows, watch: Watch) -> bool:
-        """Whether nothing more of the chunk is to be begun, for reasons other than time."""
-        return watch.over or (bool(rows.failures) and self.policy.on_error == "raise")
+    def _fails(self, rows: Rows) -> bool:
+        """Whether nothing more of the chunk is to be begun because of what failed."""
+        return bool(rows.failures) and self.policy.on_error == "raise"
 
     def _slice_size(self, rows: Rows) -> int:
         # Items may be large, so no more of them are held than are evaluated together.
@@ -159,23 +157,30 @@ class MapEvaluator:
 
     def _slice(self, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
         indices = range(start, stop)
-        return self._loop(indices, [self.items[index] for index in indices], stop, rows, deadline, watch)
+        return self._loop(indices, [self.items[index] for index in indices], start, stop, rows, deadline, watch)
 
     def _loop(
-        self, indices: Sequence[int], items: list[Any], stop: int, rows: Rows, deadline: float, watch: Watch
+        self, indices: Sequence[int], items: list[Any], start: int, stop: int, rows: Rows, deadline: float, watch: Watch
     ) -> int:
-        """Evaluate items until the deadline, or as long as the chunk is not over. Returns the index after the last done; `stop`,
-        up to which there are no others, if all are.
+        """Evaluate what there is in `[start, stop)` until the deadline, or where the chunk ends. Returns before which index all is
+        done.
 
         The clock is read once for a group. A group is one item, unless items take microseconds; then it grows to about a
         millisecond, and its time is divided evenly.
         """
-        before, low = perf_counter(), 0
+        if not items:
+            return max(start, watch.claim(stop))
+        before, low, reached = perf_counter(), 0, start
         while low < len(items):
             high = min(len(items), low + rows.group)
-            done, failed = len(rows.values), len(rows.failures)
             until = stop if high == len(items) else indices[high - 1] + 1
-            self._group(indices[low:high], items[low:high], until, rows, watch)
+            reached = max(reached, end := watch.claim(until))
+            if end < until:
+                high = bisect_left(indices, end, low, high)
+            if high == low:
+                break
+            done, failed = len(rows.values), len(rows.failures)
+            self._group(indices[low:high], items[low:high], rows, watch)
             now = perf_counter()
             each = (now - before) / (high - low)
             rows.seconds.append((each, len(rows.values) - done))
@@ -185,14 +190,14 @@ class MapEvaluator:
                 ]
             rows.group = max(1, min(2 * rows.group, GROUP_MOST, int(GROUP_SECONDS / max(each, 1e-9))))
             before, low = now, high
-            if now > deadline or self._is_over(rows, watch):
+            if now > deadline or self._fails(rows):
                 break
-        return stop if low == len(items) else indices[low - 1] + 1
+        return reached
 
-    def _group(self, indices: Sequence[int], items: list[Any], until: int, rows: Rows, watch: Watch) -> None:
+    def _group(self, indices: Sequence[int], items: list[Any], rows: Rows, watch: Watch) -> None:
         """The hot loop: one store of the index, one call and one append for each item."""
         cells, at = watch.cells_of_single_items()
-        cells[at], cells[at + BEGAN], cells[at + UNTIL] = -1, monotonic_ns(), until
+        cells[at], cells[at + BEGAN] = -1, monotonic_ns()
         call, read = prepare(self.function, self._takes, self.policy.seed), self._read
         values, pairs = rows.values, zip(indices, items, strict=True)
         index, item, had = -1, None, len(values)

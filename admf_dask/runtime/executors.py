@@ -28,7 +28,7 @@ from distributed.scheduler import KilledWorker
 
 from admf_dask.errors import ClusterLost, SchedulerUnreachable, SessionError
 from admf_dask.runtime.alarm import GRACE, Ages, interval
-from admf_dask.runtime.blackbox import ask_back, read_executing
+from admf_dask.runtime.blackbox import cut, read_executing
 from admf_dask.runtime.cluster import OwnCluster
 from admf_dask.runtime.company import Company
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
@@ -108,6 +108,8 @@ class ClusterExecutor:
     _under_way: dict[int, Sent] = field(default_factory=dict)
     """By the number of their task, until it has ended or its last answer is there."""
     _recalls: Recalls = field(init=False)
+    _cuts: dict[int, int] = field(default_factory=dict)
+    """Where chunks are to end that were not seen since, by number."""
     _idle: int = 0
     _seconds_per_item: float | None = None
     _look: int = 0
@@ -274,31 +276,38 @@ class ClusterExecutor:
         had, self._idle, self._seconds_per_item = self._idle, idle, seconds_per_item
         if idle and not had:
             self._look += 1
-            self.client.loop.add_callback(self._ask_back, self._look)
+            self.client.loop.add_callback(self._even_out, self._look)
 
-    async def _ask_back(self, look: int) -> None:
+    async def _even_out(self, look: int) -> None:
         """Until all slots are busy. That may be noticed only when some are idle again: then the next look has begun."""
-        recalls, pause = self._recalls, LOOK_SECONDS
+        pause = LOOK_SECONDS
         while self._idle and look == self._look and not self._stopped:
-            seen, now = self._seen(), time.monotonic()
-            for chunk in recalls.silent(seen, now):
-                self._take_away(chunk.number, chunk.until)
-            for chunk in recalls.choose(seen, self._idle, now, self._seconds_per_item):
-                ask_back(str(self.black_boxes), *seen[chunk], chunk.number)
+            seen = self._seen()
+            for chunk, end in self._recalls.choose(seen, self._idle, time.monotonic(), self._seconds_per_item):
+                cut(str(self.black_boxes), *seen[chunk], chunk.number, end)
+                self._cuts[chunk.number] = end
+            if self._cuts:
+                self._take_cuts()
             await asyncio.sleep(pause)
             pause = min(1.2 * pause, LONGEST_LOOK_SECONDS)
 
-    def _take_away(self, number: int, until: int) -> None:
-        """What a worker will not begin goes back to the driver, without its answer."""
+    def _take_cuts(self) -> None:
+        """What a worker will not begin goes back to the driver, without its answer; who is not seen now is looked at again."""
+        for chunk in self._seen():
+            if (end := self._cuts.pop(chunk.number, None)) is not None:
+                self._take_away(chunk.number, max(end, chunk.until))
+        self._cuts = {number: end for number, end in self._cuts.items() if number in self._under_way}
+
+    def _take_away(self, number: int, end: int) -> None:
         sent = self._under_way[number]
-        if until < sent.rest[1]:
-            rest, sent.rest = sent.rest, (sent.rest[0], until)
+        if end < sent.rest[1]:
+            rest, sent.rest = sent.rest, (sent.rest[0], end)
             self._replies.put(Reply(rest, goes_on=sent.rest))
 
     def _seen(self) -> dict[UnderWay, tuple[int, int]]:
         """What chunks are at, and in which process and thread."""
         return {
-            UnderWay(number, span.start, sent.rest[1] - span.stop, span.until): (pid, span.slot)
+            UnderWay(number, span.start, sent.rest[1] - span.stop, sent.rest[1], span.until): (pid, span.slot)
             for pid in self._pids()
             for span in read_executing(str(self.black_boxes), pid, self._run) or ()
             for number, sent in self._under_way.items()

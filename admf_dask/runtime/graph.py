@@ -94,10 +94,12 @@ def _allowed_rows(start: int, stop: int, grid: Combinable) -> list[dict[str, Any
 class _Unwatched:
     """A delayed chunk is nobody's run: it is not noted, and only its graph can cancel it."""
 
-    over = False
-
     def __init__(self) -> None:
         self.cancelled = threading.Event()
+
+    def claim(self, until: int) -> int:
+        """Nobody takes anything."""
+        return until
 
     def note(self, start: int, count: int) -> tuple[Cells, int]:
         """Nobody watches."""

@@ -17,7 +17,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from admf_dask.outcomes import Block, Failure
 from admf_dask.runtime.alarm import Alarm
 from admf_dask.runtime.blackbox import BlackBox, Slot
-from admf_dask.runtime.calls import BEGAN, Cells, cells_of_nobody
+from admf_dask.runtime.calls import BEGAN, UNTIL, Cells, cells_of_nobody
 from admf_dask.runtime.chunks import PARTS
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.facts import forgotten, stop_what_runs, tell_from_now_on, watched
@@ -139,9 +139,10 @@ class Job(WorkerPlugin):  # type: ignore[misc]
         evaluator, left = self.evaluator(), PARTS * budget
         while True:
             block = evaluator(start, stop, budget, watch)
-            needs = (stop - block.stop) * block.busy / (block.stop - start)
+            stop = watch.end(stop)
+            needs = (stop - block.stop) * block.busy / max(1, block.stop - start)
             packed, start, left = pack_reply(block), block.stop, left - budget
-            ends = start == stop or watch.over or (block.failed and evaluator.policy.on_error == "raise")
+            ends = start >= stop or (block.failed and evaluator.policy.on_error == "raise")
             if ends or needs > left or not self.posts or len(packed) > LARGEST_PART:
                 return self.answer(watch.number, packed)
             self._post(watch.number, packed, start)
@@ -176,10 +177,16 @@ class Watch:
         self.cells: Cells = cells_of_nobody() if slot is None else slot.cells
         self.at = 0 if slot is None else slot.at
 
-    @property
-    def over(self) -> bool:
-        """Whether the run was taken away, or the driver has asked for the rest of the chunk."""
-        return self.cancelled.is_set() or (self.slot is not None and self.slot.asked_back == self.number)
+    def end(self, stop: int) -> int:
+        """Before which item the chunk ends: `stop`, or where the driver has cut it; 0 if the run was taken away."""
+        if self.cancelled.is_set():
+            return 0
+        return stop if self.slot is None else self.slot.end(self.number, stop)
+
+    def claim(self, until: int) -> int:
+        """Say that items before `until` will be begun without another look; returns how far that is still right."""
+        self.cells[self.at + UNTIL] = until
+        return self.end(until)
 
     def note(self, start: int, count: int) -> tuple[Cells, int]:
         """Executing `count` items from `start` on."""

@@ -1,10 +1,9 @@
-"""Which chunks should come back before their end, because slots have nothing to do: decided from what was seen, no clock in here.
+"""What to take from chunks under way, because slots have nothing to do: decided from what was seen, no clock in here.
 
 A chunk whose items take longer than those before would hold up the end of a run. So while slots idle and nothing waits, it is
-looked at which item each worker is at, and who has much left to do is asked to return it; the rest is dealt out anew. The price
-is an answer and two more chunks, some milliseconds; without it chunks near the end had to be cut fine in advance, for all runs.
-
-Who is in the middle of a long item cannot answer, and need not: what it will not begin without a look is taken away.
+looked at which item each worker is at, and the rest of who has much left to do is cut so that he and those who get it end
+together; he goes on meanwhile, and need not answer. The price is one more chunk, some milliseconds of a slot that had nothing to
+do; without it chunks near the end had to be cut fine in advance, for all runs.
 """
 
 from __future__ import annotations
@@ -12,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-WORTH_SECONDS, WORTH_SECONDS_PER_SLOT = 0.03, 0.001
+WORTH_SECONDS, WORTH_SECONDS_PER_SLOT = 0.012, 0.001
 """A chunk with less to do than this goes on to its end; with many slots the driver has no time for so little."""
+HAND_OVER_SECONDS = 0.005
+"""From a cut until a slot that had nothing to do begins with what was cut off."""
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.5
 """Between two looks, at first and after many in vain."""
-ANSWER_SECONDS = 0.05
-"""An answer takes no longer, unless the item under way does; then what is not begun is taken without it."""
+SETTLED_SECONDS = 0.02
+"""After a cut, until it shows whether it was right."""
 
 
 def worth(slots: int) -> float:
@@ -34,8 +35,32 @@ class UnderWay:
     """The item that it is at, by position."""
     left: int
     """Items after those under way."""
-    until: int = 0
-    """The one that it will not begin without a look whether it was asked; 0 if that is not known."""
+    stop: int
+    """The item before which it ends."""
+    until: int
+    """The one that it will not begin without a look whether it was cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How long a chunk will take, as far as that can be seen."""
+
+    chunk: UnderWay
+    rest: float
+    """Seconds that the items under way still take."""
+    pace: float
+    """Seconds of each of those after them."""
+
+    @property
+    def seconds(self) -> float:
+        """Until all is done."""
+        return self.rest + self.chunk.left * self.pace
+
+    def end(self, takers: int) -> int:
+        """Where to cut, so that this one and so many others, who begin a little later, are done at the same time."""
+        chunk, ahead = self.chunk, HAND_OVER_SECONDS - self.rest
+        keeps = int((chunk.left + takers * ahead / self.pace) / (takers + 1)) if self.pace else chunk.left
+        return max(chunk.until, chunk.stop - chunk.left + max(0, keeps))
 
 
 @dataclass(slots=True)
@@ -45,33 +70,41 @@ class Recalls:
     slots: int
     _first: dict[int, tuple[float, int]] = field(default_factory=dict)
     """When a chunk was seen for the first time, and at which item."""
-    _asked: dict[int, float] = field(default_factory=dict)
+    _since: dict[int, tuple[float, int]] = field(default_factory=dict)
+    """When it was first seen at the item at which it was seen last."""
+    _cut: dict[int, tuple[float, int]] = field(default_factory=dict)
+    """When it was cut, and for how many others."""
 
-    def choose(self, seen: Iterable[UnderWay], idle: int, now: float, seconds_per_item: float | None) -> list[UnderWay]:
-        """Those to ask now, at most one for each of `idle` slots, who has most to do first.
+    def choose(
+        self, seen: Iterable[UnderWay], idle: int, now: float, seconds_per_item: float | None
+    ) -> list[tuple[UnderWay, int]]:
+        """Those to cut now for `idle` slots, and before which item; who has most to do comes first.
 
-        How long the rest of a chunk will take follows from how fast it went since it was first seen; at that time from
-        `seconds_per_item` of the run, if that is known.
+        How long a chunk will take follows from how fast it went since it was first seen, or from `seconds_per_item` of the run, if
+        that is known; an item under way is expected to take as long again as it was seen to.
         """
-        long: list[tuple[float, UnderWay]] = []
+        long: list[Outlook] = []
         for chunk in seen:
-            if chunk.number in self._asked:
-                idle -= now < self._asked[chunk.number] + ANSWER_SECONDS
-            elif (expected := self._expected(chunk, now, seconds_per_item)) > worth(self.slots):
-                long.append((expected, chunk))
-        chosen = [chunk for _, chunk in sorted(long, key=lambda one: -one[0])[: max(0, idle)]]
-        self._asked |= {chunk.number: now for chunk in chosen}
+            outlook, (cut, takers) = self._outlook(chunk, now, seconds_per_item), self._cut.get(chunk.number, (now, 0))
+            if now < cut + SETTLED_SECONDS and takers:
+                idle -= takers
+            elif outlook.seconds > worth(self.slots):
+                long.append(outlook)
+        long = sorted(long, key=lambda one: -one.seconds)[: max(0, idle)]
+        chosen = []
+        for place, outlook in enumerate(long):
+            takers = len(range(place, idle, len(long)))
+            chunk, end = outlook.chunk, outlook.end(takers)
+            if end < chunk.stop:
+                self._cut[chunk.number] = now, takers
+                chosen.append((chunk, end))
         return chosen
 
-    def silent(self, seen: Iterable[UnderWay], now: float) -> list[UnderWay]:
-        """Those that were asked and are still at an item: they keep what they may begin without a look, and no more."""
-        return [
-            chunk for chunk in seen
-            if chunk.until > chunk.at and now >= self._asked.get(chunk.number, now) + ANSWER_SECONDS
-        ]  # fmt: skip
-
-    def _expected(self, chunk: UnderWay, now: float, seconds_per_item: float | None) -> float:
-        began, at = self._first.setdefault(chunk.number, (now, chunk.at))
-        if now > began:
-            return chunk.left * (now - began) / max(1, chunk.at - at)
-        return chunk.left * (seconds_per_item or 0.0)
+    def _outlook(self, chunk: UnderWay, now: float, seconds_per_item: float | None) -> Outlook:
+        began, first = self._first.setdefault(chunk.number, (now, chunk.at))
+        if self._since.setdefault(chunk.number, (now, chunk.at))[1] != chunk.at:
+            self._since[chunk.number] = now, chunk.at
+        rest = now - self._since[chunk.number][0]
+        if chunk.at > first:
+            return Outlook(chunk, rest, (now - began) / (chunk.at - first))
+        return Outlook(chunk, rest, now - began if seconds_per_item is None else seconds_per_item)

@@ -50,7 +50,7 @@ class Executor(Protocol):
 
     @property
     def recalls(self) -> bool:
-        """Whether chunks that are under way can be asked back."""
+        """Whether chunks that are under way can be cut."""
 
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
         """Make the evaluator known. Raises TaskError if it cannot travel."""
@@ -59,7 +59,7 @@ class Executor(Protocol):
         """Begin a chunk, `alone` with no other run beside it; its reply comes through `wait`."""
 
     def even_out(self, idle: int, seconds_per_item: float | None) -> None:
-        """So many slots have nothing to do, 0 to end that: chunks with much left to do come back early, if they can be asked."""
+        """So many slots have nothing to do, 0 to end that: of chunks with much left to do a part comes back, if they can be cut."""
 
     def wait(self) -> list[Reply]:
         """Block until there is a reply; return all there are. Raises ClusterLost, or CallError for a wrong call."""

@@ -17,7 +17,7 @@ from admf_dask.objectives import SCORE, BatchObjective, Scores, read_score, read
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import pause_after
 from admf_dask.ranking import Table
-from admf_dask.runtime.calls import BEGAN, UNTIL, row_seeds, takes
+from admf_dask.runtime.calls import BEGAN, row_seeds, takes
 from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Watch, make_block
 from admf_dask.space import ABSENT, Combinable
 
@@ -56,7 +56,7 @@ class ScoreEvaluator(MapEvaluator):
                 made = self.items.pick(places)
         else:
             made = self.items.rows(start, stop)
-        reached = self._loop(indices, made, stop, rows, deadline, watch)
+        reached = self._loop(indices, made, start, stop, rows, deadline, watch)
         _count_rejected(rejected, start, reached, rows)
         return reached
 
@@ -131,11 +131,14 @@ class BatchEvaluator(ScoreEvaluator):
         low, size = start, self._cap(FIRST_ROWS) if self.policy.timeout is None else 1
         budget = budget if self.policy.timeout is None else min(budget, self.policy.timeout / 4)
         while low < stop:
-            high = min(stop, low + size)
-            self._batch(low, high, rows, parts, watch)
-            let_go += self._let_go(parts)
-            low, spent = high, perf_counter() - began
-            if spent > budget or self._is_over(rows, watch):
+            until = min(stop, low + size)
+            high = watch.claim(until)
+            if high > low:
+                self._batch(low, high, rows, parts, watch)
+                let_go += self._let_go(parts)
+                low = high
+            spent = perf_counter() - began
+            if high < until or spent > budget or self._fails(rows):
                 break
             affordable = int(min(stop - low, (low - start) / max(spent, 1e-9) * (budget - spent)))
             size = self._cap(max(64 if self.policy.timeout is None else 1, min(4 * size, affordable)))
@@ -161,8 +164,6 @@ class BatchEvaluator(ScoreEvaluator):
             columns = {name: column[allowed] for name, column in columns.items()}
         _count_rejected(rejected, start, stop, rows)
         if len(indices):
-            cells, at = watch.cells_of_single_items()
-            cells[at + UNTIL] = stop
             self._call(columns, indices, rows, parts, watch)
 
     def _call(

@@ -45,7 +45,7 @@ class Supply:
         *,
         recalls: bool = False,
     ) -> Self:
-        """All of `total` items; `recalls` where a chunk can be asked back."""
+        """All of `total` items; `recalls` where a chunk can be cut."""
         if weights is None:
             admission = None
         elif admission is None and (room := enough(weights, slots)) is not None:
