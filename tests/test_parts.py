@@ -69,12 +69,16 @@ def test_a_worker_that_will_soon_be_done_tells_what_it_has_and_goes_on() -> None
 
 
 def test_one_that_will_not_returns_the_rest_and_so_does_one_that_was_too_hopeful() -> None:
-    job = Told(Paced(ITEMS, (40, 0.5)))
+    few = 90 // PARTS - 1
+    job = Told(Paced(ITEMS, (few, 0.5)))
     assert job.evaluate(10, 100, 0.5, Watch(threading.Event(), None)) == POSTED
-    assert job.spans() == [(10, 50, None)]
-    job = Told(Paced(ITEMS, SOON, *[(39, 0.5)] * (PARTS - 1)))
+    assert job.spans() == [(10, 10 + few, None)]
+    job = Told(Paced(ITEMS, SOON, *[(3, 0.5)] * (PARTS - 1)))
     assert job.evaluate(10, 100, 0.5, Watch(threading.Event(), None)) == POSTED
-    assert job.spans() == [(10, 60, 60), (60, 99, None)]
+    assert job.spans() == [(10, 60, 60), (60, 63, None)]
+    job = Told(Paced(ITEMS, SOON, *[(14, 0.5)] * (PARTS - 1)))
+    assert job.evaluate(10, 100, 0.5, Watch(threading.Event(), None)) == POSTED
+    assert [goes_on for _, _, goes_on in job.spans()] == [60, 74, 88, None]
 
 
 def test_a_chunk_that_is_done_is_told_of_once() -> None:

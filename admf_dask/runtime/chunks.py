@@ -29,7 +29,7 @@ FLOOR_SECONDS = 0.03
 FIRST_BUDGET_SECONDS = 0.35
 PATIENCE = 1.25
 """A worker may take this many times the target before it returns what it has."""
-PARTS = 2
+PARTS = 4
 """Budgets within which a worker may finish a chunk, where it tells what it has after each. What would take longer at the pace of
 the part that it did is returned: then there is too much of it for one slot, or the next items are unlike those before."""
 SECONDS_PER_SLOT = 0.01
@@ -79,7 +79,7 @@ class ChunkSizer:
             return max(1, share)
         if self.seconds_per_item <= 0.0:
             return max(1, min(remaining, share))
-        wanted = self.target / self.seconds_per_item
+        wanted = self.target * (PARTS if self.recalls else 1) / self.seconds_per_item
         floor = math.ceil(least / self.seconds_per_item)
         return max(1, min(remaining, int(wanted) or 1, max(share, floor)))
 
