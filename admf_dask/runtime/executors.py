@@ -45,7 +45,7 @@ from admf_dask.runtime.job import (
     unpack_reply,
 )
 from admf_dask.runtime.pack import pack_evaluator
-from admf_dask.runtime.recall import LONGEST_LOOK_SECONDS, LOOK_SECONDS, Recalls, UnderWay
+from admf_dask.runtime.recall import LONGEST_LOOK_SECONDS, LOOK_SECONDS, ROOM_SECONDS, Recalls, UnderWay
 from admf_dask.runtime.replies import Death, Range, Reply
 from admf_dask.runtime.shared import SharedStore
 from admf_dask.runtime.shared.arrival import is_here, pieces, receive
@@ -145,6 +145,8 @@ class ClusterExecutor:
             self.client.loop.add_callback(self.cluster.announce, job.name, pickle.dumps(job))
         else:
             self._register(job)
+        if self.recalls:
+            self.client.loop.add_callback(self._make_room)
         if evaluator.policy.timeout is not None and self.black_boxes is not None:
             self.client.loop.add_callback(self._patrol, evaluator.policy.timeout)
 
@@ -283,13 +285,26 @@ class ClusterExecutor:
         pause = LOOK_SECONDS
         while self._idle and look == self._look and not self._stopped:
             seen = self._seen()
-            for chunk, end in self._recalls.choose(seen, self._idle, time.monotonic(), self._seconds_per_item):
-                cut(str(self.black_boxes), *seen[chunk], chunk.number, end)
-                self._cuts[chunk.number] = end
-            if self._cuts:
-                self._take_cuts()
+            self._cut(seen, self._recalls.choose(seen, self._idle, time.monotonic(), self._seconds_per_item))
             await asyncio.sleep(pause)
             pause = min(1.2 * pause, LONGEST_LOOK_SECONDS)
+
+    async def _make_room(self) -> None:
+        """While there are other runs none of its chunks is long: else they would wait for a slot as long as it takes."""
+        self.company.runs += 1
+        while not self._stopped:
+            await asyncio.sleep(ROOM_SECONDS / 4)
+            if self.company.runs > 1:
+                seen = self._seen()
+                self._cut(seen, self._recalls.shorten(seen, time.monotonic(), self._seconds_per_item))
+        self.company.runs -= 1
+
+    def _cut(self, seen: dict[UnderWay, tuple[int, int]], chosen: list[tuple[UnderWay, int]]) -> None:
+        for chunk, end in chosen:
+            cut(str(self.black_boxes), *seen[chunk], chunk.number, end)
+            self._cuts[chunk.number] = end
+        if self._cuts:
+            self._take_cuts()
 
     def _take_cuts(self) -> None:
         """What a worker will not begin goes back to the driver, without its answer; who is not seen now is looked at again."""

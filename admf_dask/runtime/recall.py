@@ -17,6 +17,8 @@ HAND_OVER_SECONDS = 0.005
 """From a cut until a slot that had nothing to do begins with what was cut off."""
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.5
 """Between two looks, at first and after many in vain."""
+ROOM_SECONDS = 0.2
+"""Of a chunk while other runs want its slot; and between two looks for that a quarter of it."""
 SETTLED_SECONDS = 0.02
 """After a cut, until it shows whether it was right."""
 
@@ -80,8 +82,8 @@ class Recalls:
     ) -> list[tuple[UnderWay, int]]:
         """Those to cut now for `idle` slots, and before which item; who has most to do comes first.
 
-        How long a chunk will take follows from how fast it went since it was first seen, or from `seconds_per_item` of the run, if
-        that is known; an item under way is expected to take as long again as it was seen to.
+        How long a chunk will take follows from how fast it went since it was first seen, or from `seconds_per_item` of the run,
+        if that is known; an item under way is expected to take as long again as it was seen to.
         """
         long: list[Outlook] = []
         for chunk in seen:
@@ -98,6 +100,19 @@ class Recalls:
             if end < chunk.stop:
                 self._cut[chunk.number] = now, takers
                 chosen.append((chunk, end))
+        return chosen
+
+    def shorten(
+        self, seen: Iterable[UnderWay], now: float, seconds_per_item: float | None
+    ) -> list[tuple[UnderWay, int]]:
+        """Those with far more to do than other runs should wait for, and before which item to cut them."""
+        chosen = []
+        for chunk in seen:
+            outlook = self._outlook(chunk, now, seconds_per_item)
+            if outlook.seconds > 2 * ROOM_SECONDS and outlook.pace:
+                end = max(chunk.until, chunk.stop - chunk.left + int(ROOM_SECONDS / outlook.pace))
+                if end < chunk.stop:
+                    chosen.append((chunk, end))
         return chosen
 
     def _outlook(self, chunk: UnderWay, now: float, seconds_per_item: float | None) -> Outlook:

@@ -59,7 +59,7 @@ class Executor(Protocol):
         """Begin a chunk, `alone` with no other run beside it; its reply comes through `wait`."""
 
     def even_out(self, idle: int, seconds_per_item: float | None) -> None:
-        """So many slots have nothing to do, 0 to end that: of chunks with much left to do a part comes back, if they can be cut."""
+        """So many slots have nothing to do, 0 to end that: of chunks with much to do a part comes back, if they can be cut."""
 
     def wait(self) -> list[Reply]:
         """Block until there is a reply; return all there are. Raises ClusterLost, or CallError for a wrong call."""
