@@ -60,6 +60,7 @@ def test_what_is_begun_without_a_look_stays_where_it_is() -> None:
     assert Recalls(2).choose([group], 1, 0.0, 0.001) == [(group, 950)]
     last = UnderWay(1, 0, 900, 1000, 1000)
     assert Recalls(2).choose([last], 1, 0.0, 0.001) == []
+    assert Recalls(2).choose([last, under_way(2, 2000, 800)], 1, 0.0, 0.001) != []
 
 
 def test_a_rest_is_expected_to_take_as_long_as_what_was_seen_of_the_chunk() -> None:
@@ -80,6 +81,12 @@ def test_the_longer_an_item_takes_the_longer_it_is_expected_to_take_and_nothing_
 def test_the_one_item_of_a_chunk_is_not_cut_however_long_it_takes() -> None:
     recalls = Recalls(2)
     assert [recalls.choose([under_way(1, 7, 0)], 1, when, 100.0) for when in (0.0, 3600.0)] == [[], []]
+
+
+def test_who_has_nothing_to_give_does_not_stand_before_who_has() -> None:
+    recalls, hung, long = Recalls(2), under_way(1, 7, 0), under_way(2, 100, 100)
+    assert recalls.choose([hung, long], 0, 0.0, 0.001) == []
+    assert recalls.choose([hung, long], 1, 3600.0, 0.001) == [(long, 101)]
 
 
 def test_after_a_cut_nothing_more_is_cut_for_the_same_slots_till_it_shows_whether_it_was_right() -> None:

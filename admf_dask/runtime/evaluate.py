@@ -162,8 +162,8 @@ class MapEvaluator:
     def _loop(
         self, indices: Sequence[int], items: list[Any], start: int, stop: int, rows: Rows, deadline: float, watch: Watch
     ) -> int:
-        """Evaluate what there is in `[start, stop)`, up to the deadline or to where the chunk ends; returns before which index all
-        is done.
+        """Evaluate what there is in `[start, stop)`, up to the deadline or to where the chunk ends; returns before which index
+        all is done.
 
         The clock is read once for a group. A group is one item, unless items take microseconds; then it grows to about a
         millisecond, and its time is divided evenly.

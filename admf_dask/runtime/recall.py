@@ -90,16 +90,14 @@ class Recalls:
             outlook, (cut, takers) = self._outlook(chunk, now, seconds_per_item), self._cut.get(chunk.number, (now, 0))
             if now < cut + SETTLED_SECONDS and takers:
                 idle -= takers
-            elif outlook.seconds > worth(self.slots):
+            elif outlook.seconds > worth(self.slots) and chunk.until < chunk.stop:
                 long.append(outlook)
         long = sorted(long, key=lambda one: -one.seconds)[: max(0, idle)]
         chosen = []
         for place, outlook in enumerate(long):
             takers = len(range(place, idle, len(long)))
-            chunk, end = outlook.chunk, outlook.end(takers)
-            if end < chunk.stop:
-                self._cut[chunk.number] = now, takers
-                chosen.append((chunk, end))
+            self._cut[outlook.chunk.number] = now, takers
+            chosen.append((outlook.chunk, outlook.end(takers)))
         return chosen
 
     def shorten(
@@ -109,7 +107,7 @@ class Recalls:
         chosen = []
         for chunk in seen:
             outlook = self._outlook(chunk, now, seconds_per_item)
-            if outlook.seconds > 2 * ROOM_SECONDS and outlook.pace:
+            if chunk.left * outlook.pace > 2 * ROOM_SECONDS:
                 end = max(chunk.until, chunk.stop - chunk.left + int(ROOM_SECONDS / outlook.pace))
                 if end < chunk.stop:
                     chosen.append((chunk, end))
