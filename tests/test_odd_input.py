@@ -342,3 +342,12 @@ def test_infinite_and_missing_scores_are_drawn_without_a_complaint(inline_sessio
 def test_one_combination_without_parameters_is_one_call(inline_session: Session) -> None:
     result = ParallelOptimizer(session=inline_session).optimize([{}], lambda params: float(len(params)), progress=False)
     assert (result.best_params, result.best_score, result.total_evaluations) == ({}, 0.0, 1)
+
+
+@pytest.mark.parametrize("face", [ParallelOptimizer, ParallelDataProcessor])
+@pytest.mark.parametrize("client", [False, True])
+def test_a_session_in_the_place_of_workers_is_answered_with_where_it_belongs(
+    thread_session: Session, face: Any, client: bool
+) -> None:
+    with pytest.raises(ConfigError, match="workers counts slots, but is <.*write `session=` before it"):
+        face(thread_session.client if client else thread_session)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from admf_dask.config import ParallelConfig
+from admf_dask.errors import ConfigError
 from admf_dask.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 def settings_of(config: ParallelConfig | None, workers: int | None, mode: str | None) -> ParallelConfig:
     """The config, with what was given beside it going before. Raises ConfigError."""
+    if isinstance(workers, Session) or hasattr(workers, "scheduler_info"):
+        raise ConfigError(
+            f"workers counts slots, but is {workers!r:.100}; for what is open already write `session=` before it"
+        )
     given: dict[str, Any] = {"max_workers": workers, "mode": mode}
     return replace(config or ParallelConfig(), **{name: value for name, value in given.items() if value is not None})
 
