@@ -57,7 +57,7 @@ class Simulation:
 
     def __init__(self, durations: list[float], slots: int, recalls: bool) -> None:
         self.durations, self.slots = durations, slots
-        self.pending, self.sizer = Pending.of(len(durations)), ChunkSizer(slots, recalls)
+        self.pending, self.sizer = Pending.of(len(durations)), ChunkSizer(slots, recalls, PARTS if recalls else 1)
         self.recalls = Recalls(slots) if recalls else None
         self.clock = self.driver = 0.0
         self.chunks, self.cuts = 0, 0
@@ -220,11 +220,10 @@ def test_near_the_end_chunks_shrink_to_the_floor_and_not_below() -> None:
 
 
 def test_where_chunks_can_be_cut_what_is_left_is_dealt_out_evenly_to_those_that_have_nothing() -> None:
-    sizer = ChunkSizer(4, recalls=True)
+    sizer = ChunkSizer(4, recalls=True, parts=3)
     assert [sizer.size(left, busy) for left, busy in ((1_000, 0), (750, 1), (250, 3))] == [250] * 3
     sizer.record(10_000, 1.0)
-    # What a worker may tell in parts.
-    assert sizer.size(10**6) == 4_000 * PARTS
+    assert sizer.size(10**6) == 4_000 * 3
     assert sizer.size(900, in_flight=1) == 300
     assert sizer.size(100, in_flight=2) == round(worth(4) / 2 / 1e-4) == 60
     assert sizer.size(2_000, in_flight=4) == round(WAITING_SECONDS / 1e-4)

@@ -349,5 +349,5 @@ def test_one_combination_without_parameters_is_one_call(inline_session: Session)
 def test_a_session_in_the_place_of_workers_is_answered_with_where_it_belongs(
     thread_session: Session, face: Any, client: bool
 ) -> None:
-    with pytest.raises(ConfigError, match="workers counts slots, but is <.*write `session=` before it"):
+    with pytest.raises(ConfigError, match=r"workers counts slots, but is <.*write `session=` before it"):
         face(thread_session.client if client else thread_session)

@@ -49,6 +49,8 @@ class ChunkSizer:
     slots: int
     recalls: bool = False
     """Whether a chunk can be cut while it is under way."""
+    parts: int = 1
+    """Targets that a chunk holds while there is plenty: more than one where its worker tells what it has after each."""
     seconds_per_item: float | None = None
 
     @property
@@ -79,7 +81,7 @@ class ChunkSizer:
             return max(1, share)
         if self.seconds_per_item <= 0.0:
             return max(1, min(remaining, share))
-        wanted = self.target * (PARTS if self.recalls else 1) / self.seconds_per_item
+        wanted = self.target * self.parts / self.seconds_per_item
         floor = math.ceil(least / self.seconds_per_item)
         return max(1, min(remaining, int(wanted) or 1, max(share, floor)))
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-def settings_of(config: ParallelConfig | None, workers: int | None, mode: str | None) -> ParallelConfig:
-    """The config, with what was given beside it going before. Raises ConfigError."""
+def settings_of(config: ParallelConfig | None, workers: Any, mode: str | None) -> ParallelConfig:
+    """The config, with the number of workers and the mode going before. Raises ConfigError."""
     if isinstance(workers, Session) or hasattr(workers, "scheduler_info"):
         raise ConfigError(
             f"workers counts slots, but is {workers!r:.100}; for what is open already write `session=` before it"

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from admf_dask.admission import Admission
-from admf_dask.runtime.chunks import ChunkSizer, Pending
+from admf_dask.runtime.chunks import PARTS, ChunkSizer, Pending
 from admf_dask.spread import enough, is_urgent
 from admf_dask.weights import Weights
 
@@ -50,7 +50,9 @@ class Supply:
             admission = None
         elif admission is None and (room := enough(weights, slots)) is not None:
             admission = Admission(slots, room, soft=True)
-        return cls(Pending.of(total), ChunkSizer(slots, recalls), weights, admission)
+        # A chunk of heavy items and lighter ones counts as heavy to its end, so those are not longer than need be.
+        sizer = ChunkSizer(slots, recalls, PARTS if recalls and weights is None else 1)
+        return cls(Pending.of(total), sizer, weights, admission)
 
     @property
     def seconds_per_item(self) -> float | None:
