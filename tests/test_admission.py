@@ -173,23 +173,23 @@ def bars(count: int = 500, largest: int = 500_000) -> tuple[list[int], list[int]
 
 
 def at_once(
-    work: list[int], memory: list[int], seconds: list[float], slots: int, *, spread: bool, recalls: bool = False
+    work: list[int], memory: list[int], seconds: list[float], slots: int, *, spread: bool, can_cut: bool = False
 ) -> tuple[float, int]:
     """(seconds, peak of memory) of a run; without `spread` the largest come first, whatever they take."""
-    supply = Supply.of(len(work), slots, weights(work, memory if spread else None), recalls=recalls)
+    supply = Supply.of(len(work), slots, weights(work, memory if spread else None), can_cut=can_cut)
     machine = Machine(supply, seconds, slots)
     clock = machine.run()
     assert sorted(machine.done) == list(range(len(work)))
     return clock, peak(machine, memory)
 
 
-@pytest.mark.parametrize("recalls", [False, True])
+@pytest.mark.parametrize("can_cut", [False, True])
 @pytest.mark.parametrize(("slots", "part"), [(2, 0.7), (4, 0.45), (8, 0.65)])
-def test_giants_run_one_after_the_other_and_the_end_comes_no_later(slots: int, part: float, recalls: bool) -> None:
+def test_giants_run_one_after_the_other_and_the_end_comes_no_later(slots: int, part: float, can_cut: bool) -> None:
     work, memory, seconds = bars()
-    plain, most = at_once(work, memory, seconds, slots, spread=False, recalls=recalls)
+    plain, most = at_once(work, memory, seconds, slots, spread=False, can_cut=can_cut)
     assert most > 0.7 * sum(memory[:slots]), "without it giants meet"
-    clock, found = at_once(work, memory, seconds, slots, spread=True, recalls=recalls)
+    clock, found = at_once(work, memory, seconds, slots, spread=True, can_cut=can_cut)
     assert found < part * most
     assert clock < 1.05 * plain
     assert sum(seconds) / slots / clock > (0.93 if slots == 8 else 0.96)
@@ -265,12 +265,12 @@ def test_what_takes_long_waits_for_a_free_slot_instead_of_in_line_behind_another
     assert supply.next(1) is not None
 
 
-@pytest.mark.parametrize("recalls", [False, True])
+@pytest.mark.parametrize("can_cut", [False, True])
 @pytest.mark.parametrize("slots", [2, 4, 8])
-def test_skewed_sizes_reach_95_percent_of_ideal(slots: int, recalls: bool) -> None:
+def test_skewed_sizes_reach_95_percent_of_ideal(slots: int, can_cut: bool) -> None:
     sizes = skewed()
     seconds = [0.01 + 0.9e-6 * size for size in sizes]
-    supply = Supply.of(len(sizes), slots, weights([size + 32_768 for size in sizes]), recalls=recalls)
+    supply = Supply.of(len(sizes), slots, weights([size + 32_768 for size in sizes]), can_cut=can_cut)
     clock = Machine(supply, seconds, slots).run()
     assert sum(seconds) / slots / clock > 0.95
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admf_dask.runtime.chunks import FLOOR_SECONDS, PARTS, WAITING_SECONDS, ChunkSizer, Pending
-from admf_dask.runtime.recall import LOOK_SECONDS, Recalls, UnderWay, worth
+from admf_dask.runtime.cuts import LOOK_SECONDS, Cutter, UnderWay, worth
 
 GAP, CPU = 0.004, 0.002
 """Seconds that a slot waits for a chunk, and that the driver has its hands full with an answer."""
@@ -55,10 +55,10 @@ class Slot:
 class Simulation:
     """Driver and workers by their rules, on a virtual clock."""
 
-    def __init__(self, durations: list[float], slots: int, recalls: bool) -> None:
+    def __init__(self, durations: list[float], slots: int, can_cut: bool) -> None:
         self.durations, self.slots = durations, slots
-        self.pending, self.sizer = Pending.of(len(durations)), ChunkSizer(slots, recalls, PARTS if recalls else 1)
-        self.recalls = Recalls(slots) if recalls else None
+        self.pending, self.sizer = Pending.of(len(durations)), ChunkSizer(slots, can_cut, PARTS if can_cut else 1)
+        self.cutter = Cutter(slots) if can_cut else None
         self.clock = self.driver = 0.0
         self.chunks, self.cuts = 0, 0
         self.finished: list[float] = []
@@ -76,7 +76,7 @@ class Simulation:
                 self.look()
             else:
                 self.end(first)
-            if self.recalls is not None and not self.pending.count and len(self.working) < self.slots:
+            if self.cutter is not None and not self.pending.count and len(self.working) < self.slots:
                 self.looks = min(self.looks, self.clock + LOOK_SECONDS)
         assert not self.pending.count
         return self.clock, self.chunks
@@ -109,7 +109,7 @@ class Simulation:
         began = now = self.clock + GAP
         ends: list[float] = []
         parts: list[int] = []
-        left, needs = (PARTS if self.recalls else 1) * budget, 0.0
+        left, needs = (PARTS if self.cutter else 1) * budget, 0.0
         while start + len(ends) < stop and needs <= left and left > 0:
             part, had = now, len(ends)
             while start + len(ends) < stop and now <= part + budget:
@@ -120,28 +120,28 @@ class Simulation:
         self.working.append(Slot(self.chunks, start, stop, ends, began, parts))
 
     def look(self) -> None:
-        assert self.recalls is not None
+        assert self.cutter is not None
         seen = {
             UnderWay(slot.number, at, slot.stop - at - 1, slot.stop, at + 1): slot
             for slot in self.working
             if self.clock >= slot.began and (at := slot.at(self.clock)) < slot.stop
         }
         idle = 0 if self.pending.count else self.slots - len(self.working)
-        for chunk, end in self.recalls.choose(seen, idle, self.clock, self.sizer.seconds_per_item):
+        for chunk, end in self.cutter.choose(seen, idle, self.clock, self.sizer.seconds_per_item):
             self.pending.put_back(end, chunk.stop)
             seen[chunk].end_before(end)
             self.cuts += 1
         self.feed()
 
 
-def simulate(durations: list[float], slots: int, recalls: bool = False) -> tuple[float, int]:
-    return Simulation(durations, slots, recalls).run()
+def simulate(durations: list[float], slots: int, can_cut: bool = False) -> tuple[float, int]:
+    return Simulation(durations, slots, can_cut).run()
 
 
-@pytest.mark.parametrize("recalls", [False, True])
+@pytest.mark.parametrize("can_cut", [False, True])
 @pytest.mark.parametrize(("items", "seconds", "slots"), [(1_000_000, 1e-5, 2), (10_000, 0.02, 2), (400_000, 1e-3, 64)])
-def test_even_items_reach_95_percent_of_ideal(items: int, seconds: float, slots: int, recalls: bool) -> None:
-    clock, chunks = simulate([seconds] * items, slots, recalls)
+def test_even_items_reach_95_percent_of_ideal(items: int, seconds: float, slots: int, can_cut: bool) -> None:
+    clock, chunks = simulate([seconds] * items, slots, can_cut)
     assert items * seconds / slots / clock > 0.95
     assert chunks < 1.2 * items * seconds / 0.2 + 20 * slots
 
@@ -152,7 +152,7 @@ def test_a_short_run_is_cut_fine_enough_to_end_together() -> None:
 
 
 def test_where_chunks_can_be_cut_a_short_run_of_even_items_is_hardly_cut_at_all() -> None:
-    clock, chunks = simulate([1e-5] * 100_000, 2, recalls=True)
+    clock, chunks = simulate([1e-5] * 100_000, 2, can_cut=True)
     assert (round(0.5 / clock, 2), chunks) == (0.98, 2)
 
 
@@ -165,7 +165,7 @@ def test_items_fifty_times_longer_do_not_hold_up_the_end(where: str) -> None:
         random.Random(7).shuffle(durations)
     clock, _ = simulate(durations, 4)
     assert clock < 1.12 * sum(durations) / 4
-    run = Simulation(durations, 4, recalls=True)
+    run = Simulation(durations, 4, can_cut=True)
     assert run.run()[0] < 1.05 * sum(durations) / 4
 
 
@@ -178,7 +178,7 @@ def test_nor_in_a_run_of_half_a_second_where_chunks_can_be_cut(where: str, slots
     if where == "shuffled":
         random.Random(7).shuffle(durations)
     ideal = sum(durations) / slots
-    run = Simulation(durations, slots, recalls=True)
+    run = Simulation(durations, slots, can_cut=True)
     # On 64 slots that is 0.2 s, of which the driver takes most; without, it is up to 1.5 s.
     assert run.run()[0] < factor * ideal
     assert where == "shuffled" or run.cuts
@@ -189,7 +189,7 @@ def test_nor_in_a_run_of_half_a_second_where_chunks_can_be_cut(where: str, slots
 def test_what_stands_behind_a_giant_does_not_wait_for_it(at: int, slots: int) -> None:
     durations = [0.001] * 1_000
     durations[at] = 3.0
-    run = Simulation(durations, slots, recalls=True)
+    run = Simulation(durations, slots, can_cut=True)
     # The giant begins when what stands before it in its chunk is done; meanwhile the other slots do all the rest.
     assert run.run()[0] < 3.0 + 1.0 / slots + 0.05
     assert sorted(run.finished)[-2] < 1.0 / (slots - 1) + 0.3
@@ -220,7 +220,7 @@ def test_near_the_end_chunks_shrink_to_the_floor_and_not_below() -> None:
 
 
 def test_where_chunks_can_be_cut_what_is_left_is_dealt_out_evenly_to_those_that_have_nothing() -> None:
-    sizer = ChunkSizer(4, recalls=True, parts=3)
+    sizer = ChunkSizer(4, can_cut=True, parts=3)
     assert [sizer.size(left, busy) for left, busy in ((1_000, 0), (750, 1), (250, 3))] == [250] * 3
     sizer.record(10_000, 1.0)
     assert sizer.size(10**6) == 4_000 * 3
@@ -230,7 +230,7 @@ def test_where_chunks_can_be_cut_what_is_left_is_dealt_out_evenly_to_those_that_
 
 
 def test_where_chunks_can_be_cut_the_rate_follows_short_chunks_too() -> None:
-    sizer = ChunkSizer(4, recalls=True)
+    sizer = ChunkSizer(4, can_cut=True)
     sizer.record(1, 1.0)
     sizer.record(10, 0.01)
     assert sizer.seconds_per_item == pytest.approx(0.5005)

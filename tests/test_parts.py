@@ -8,9 +8,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import cut_work as work
 import numpy as np
 import pytest
-import recall_work as work
 
 from admf_dask import Session
 from admf_dask.admission import Admission

@@ -138,7 +138,7 @@ class Script:
     answers: dict[Range, list[Reply]]
     slots: int = 1
     in_flight_limit: int = 1
-    recalls: bool = True
+    can_cut: bool = True
     submitted: list[Range] = field(default_factory=list)
     replies: queue.SimpleQueue[Reply] = field(default_factory=queue.SimpleQueue)
 

@@ -8,7 +8,7 @@ end, the progress and Ctrl-C. Two rules together give both:
 - the worker stops at the end of the item in which `budget` seconds ran out, and what it did not reach goes back to the
   driver. So the first chunks need no probing, and a stretch of slow items is shared out instead of holding up the end.
 
-Where the driver can cut a chunk that is under way (see `recall`), on this machine, nothing need be cut fine in advance: what is
+Where the driver can cut a chunk that is under way (see `cuts`), on this machine, nothing need be cut fine in advance: what is
 left is dealt out evenly, and again if it turns out not to be even. Nor need a worker there return a chunk that takes longer than
 its budget: it tells what it has and goes on, so that a run of two seconds is one chunk for each slot.
 
@@ -22,7 +22,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from admf_dask.runtime.recall import worth
+from admf_dask.runtime.cuts import worth
 
 TARGET_SECONDS = 0.4
 FLOOR_SECONDS = 0.03
@@ -47,7 +47,7 @@ class ChunkSizer:
     """The size of the next chunk, and the seconds a worker may spend on it."""
 
     slots: int
-    recalls: bool = False
+    can_cut: bool = False
     """Whether a chunk can be cut while it is under way."""
     parts: int = 1
     """Targets that a chunk holds while there is plenty: more than one where its worker tells what it has after each."""
@@ -71,7 +71,7 @@ class ChunkSizer:
         if self.seconds_per_item is None:
             self.seconds_per_item = measured
         else:
-            weight = 0.5 if self.recalls else min(0.5, max(0.1, seconds / self.target / 2))
+            weight = 0.5 if self.can_cut else min(0.5, max(0.1, seconds / self.target / 2))
             self.seconds_per_item += weight * (measured - self.seconds_per_item)
 
     def size(self, remaining: int, in_flight: int = 0) -> int:
@@ -87,7 +87,7 @@ class ChunkSizer:
 
     def _share(self, remaining: int, in_flight: int) -> tuple[int, float]:
         """Items that are one slot's part of what is left, and the seconds below which a chunk is not made smaller."""
-        if not self.recalls:
+        if not self.can_cut:
             return math.ceil(remaining / (SHARES * self.slots)), self.floor
         free = self.slots - in_flight
         if free > 0:
@@ -97,7 +97,7 @@ class ChunkSizer:
     @property
     def budget(self) -> float:
         """Seconds after which a worker returns what it has."""
-        if self.seconds_per_item is None and not self.recalls:
+        if self.seconds_per_item is None and not self.can_cut:
             return max(FIRST_BUDGET_SECONDS, self.floor)
         return PATIENCE * self.target
 

@@ -128,7 +128,7 @@ class Run:
             weights = weights.at(self._left.positions(np.arange(self._left.size)))
         executor = self.executor
         self._supply = Supply.of(
-            self.total - self.recalled, executor.slots, weights, self.admission, recalls=executor.recalls
+            self.total - self.recalled, executor.slots, weights, self.admission, can_cut=executor.can_cut
         )
         return recalled
 
@@ -200,7 +200,7 @@ class Run:
             self._alone = True
             self._supply.begin(suspect)
             self._submit(suspect)
-        if self.executor.recalls:
+        if self.executor.can_cut:
             nothing_to_do = not (self._alone or self._supply.pending.count)
             idle = min(self.executor.slots, self._most_in_flight()) - self._in_flight if nothing_to_do else 0
             self.executor.even_out(max(0, idle), self._supply.seconds_per_item)

@@ -5,7 +5,7 @@ can wait on and that Ctrl-C can interrupt.
 
 The class is long because sending a chunk, asking it back, ending its process, telling why that died and giving the run up all
 turn on the same few tables (tasks, chunks under way, what was overdue), which belong to one event loop; what decides is elsewhere
-(`recall`, `suspects`, `company`, `alarm`).
+(`cuts`, `suspects`, `company`, `alarm`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from admf_dask.runtime.alarm import GRACE, Ages, interval
 from admf_dask.runtime.blackbox import cut, read_executing
 from admf_dask.runtime.cluster import OwnCluster
 from admf_dask.runtime.company import Company
+from admf_dask.runtime.cuts import LONGEST_LOOK_SECONDS, LOOK_SECONDS, ROOM_SECONDS, Cutter, UnderWay
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.farewells import Farewells
 from admf_dask.runtime.job import (
@@ -45,7 +46,6 @@ from admf_dask.runtime.job import (
     unpack_reply,
 )
 from admf_dask.runtime.pack import pack_evaluator
-from admf_dask.runtime.recall import LONGEST_LOOK_SECONDS, LOOK_SECONDS, ROOM_SECONDS, Recalls, UnderWay
 from admf_dask.runtime.replies import Death, Range, Reply
 from admf_dask.runtime.shared import SharedStore
 from admf_dask.runtime.shared.arrival import is_here, pieces, receive
@@ -107,7 +107,7 @@ class ClusterExecutor:
     _deliveries: dict[str, asyncio.Lock] = field(default_factory=dict)
     _under_way: dict[int, Sent] = field(default_factory=dict)
     """By the number of their task, until it has ended or its last answer is there."""
-    _recalls: Recalls = field(init=False)
+    _cutter: Cutter = field(init=False)
     _cuts: dict[int, int] = field(default_factory=dict)
     """Where chunks are to end that were not seen since, by number."""
     _idle: int = 0
@@ -119,7 +119,7 @@ class ClusterExecutor:
 
     def __post_init__(self) -> None:
         """Nothing is seen of its chunks yet."""
-        self._recalls = Recalls(self.slots)
+        self._cutter = Cutter(self.slots)
 
     @property
     def in_flight_limit(self) -> int:
@@ -127,7 +127,7 @@ class ClusterExecutor:
         return 2 * self.slots
 
     @property
-    def recalls(self) -> bool:
+    def can_cut(self) -> bool:
         """Where the driver and the workers share a machine, and so the black boxes."""
         return self.black_boxes is not None
 
@@ -145,7 +145,7 @@ class ClusterExecutor:
             self.client.loop.add_callback(self.cluster.announce, job.name, pickle.dumps(job))
         else:
             self._register(job)
-        if self.recalls:
+        if self.can_cut:
             self.client.loop.add_callback(self._make_room)
         if evaluator.policy.timeout is not None and self.black_boxes is not None:
             self.client.loop.add_callback(self._patrol, evaluator.policy.timeout)
@@ -285,7 +285,7 @@ class ClusterExecutor:
         pause = LOOK_SECONDS
         while self._idle and look == self._look and not self._stopped:
             seen = self._seen()
-            self._cut(seen, self._recalls.choose(seen, self._idle, time.monotonic(), self._seconds_per_item))
+            self._cut(seen, self._cutter.choose(seen, self._idle, time.monotonic(), self._seconds_per_item))
             await asyncio.sleep(pause)
             pause = min(1.2 * pause, LONGEST_LOOK_SECONDS)
 
@@ -296,7 +296,7 @@ class ClusterExecutor:
             await asyncio.sleep(ROOM_SECONDS / 4)
             if self.company.runs > 1:
                 seen = self._seen()
-                self._cut(seen, self._recalls.shorten(seen, time.monotonic(), self._seconds_per_item))
+                self._cut(seen, self._cutter.shorten(seen, time.monotonic(), self._seconds_per_item))
         self.company.runs -= 1
 
     def _cut(self, seen: dict[UnderWay, tuple[int, int]], chosen: list[tuple[UnderWay, int]]) -> None:

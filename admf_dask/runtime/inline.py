@@ -16,7 +16,7 @@ class InlineExecutor:
 
     slots = 1
     in_flight_limit = 1
-    recalls = False
+    can_cut = False
 
     def __init__(self) -> None:
         """Nothing is started."""

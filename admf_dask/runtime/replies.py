@@ -49,7 +49,7 @@ class Executor(Protocol):
         """Chunks that may be submitted and not yet answered."""
 
     @property
-    def recalls(self) -> bool:
+    def can_cut(self) -> bool:
         """Whether chunks that are under way can be cut."""
 
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:

@@ -43,15 +43,15 @@ class Supply:
         weights: Weights | None = None,
         admission: Admission | None = None,
         *,
-        recalls: bool = False,
+        can_cut: bool = False,
     ) -> Self:
-        """All of `total` items; `recalls` where a chunk can be cut."""
+        """All of `total` items; `can_cut` where a chunk can be cut."""
         if weights is None:
             admission = None
         elif admission is None and (room := enough(weights, slots)) is not None:
             admission = Admission(slots, room, soft=True)
         # A chunk of heavy items and lighter ones counts as heavy to its end, so those are not longer than need be.
-        sizer = ChunkSizer(slots, recalls, PARTS if recalls and weights is None else 1)
+        sizer = ChunkSizer(slots, can_cut, PARTS if can_cut and weights is None else 1)
         return cls(Pending.of(total), sizer, weights, admission)
 
     @property

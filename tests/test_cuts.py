@@ -9,8 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cut_work as work
 import pytest
-import recall_work as work
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,10 +18,10 @@ from admf_dask import ParallelOptimizer, ParameterSpace, batch_objective
 from admf_dask.policy import Policy
 from admf_dask.runtime.blackbox import BlackBox, cut, read_executing
 from admf_dask.runtime.calls import UNTIL
+from admf_dask.runtime.cuts import HAND_OVER_SECONDS, SETTLED_SECONDS, Cutter, Outlook, UnderWay, worth
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Sent
 from admf_dask.runtime.job import Watch
-from admf_dask.runtime.recall import HAND_OVER_SECONDS, SETTLED_SECONDS, Outlook, Recalls, UnderWay, worth
 from admf_dask.runtime.score import BatchEvaluator
 
 RUN = "0123456789abcdef" * 2
@@ -34,10 +34,10 @@ def under_way(number: int, at: int, left: int) -> UnderWay:
 
 def test_who_has_most_to_do_is_cut_first_and_who_has_little_is_not() -> None:
     seen = [under_way(1, 0, 5), under_way(2, 100, 500), under_way(3, 600, 300), under_way(4, 990, 0)]
-    assert Recalls(8).choose(seen, 1, 0.0, 0.001) == [(seen[1], 101 + 252)]
-    assert Recalls(8).choose(seen, 2, 0.0, 0.001) == [(seen[1], 101 + 252), (seen[2], 601 + 152)]
-    assert Recalls(8).choose(seen, 8, 0.0, None) == []
-    assert Recalls(8).choose(seen, 0, 0.0, 0.001) == []
+    assert Cutter(8).choose(seen, 1, 0.0, 0.001) == [(seen[1], 101 + 252)]
+    assert Cutter(8).choose(seen, 2, 0.0, 0.001) == [(seen[1], 101 + 252), (seen[2], 601 + 152)]
+    assert Cutter(8).choose(seen, 8, 0.0, None) == []
+    assert Cutter(8).choose(seen, 0, 0.0, 0.001) == []
 
 
 @given(
@@ -57,58 +57,58 @@ def test_who_is_cut_and_those_who_get_the_rest_end_together_as_far_as_items_allo
 
 def test_what_is_begun_without_a_look_stays_where_it_is() -> None:
     group = UnderWay(1, 0, 900, 1000, 950)
-    assert Recalls(2).choose([group], 1, 0.0, 0.001) == [(group, 950)]
+    assert Cutter(2).choose([group], 1, 0.0, 0.001) == [(group, 950)]
     last = UnderWay(1, 0, 900, 1000, 1000)
-    assert Recalls(2).choose([last], 1, 0.0, 0.001) == []
-    assert Recalls(2).choose([last, under_way(2, 2000, 800)], 1, 0.0, 0.001) != []
+    assert Cutter(2).choose([last], 1, 0.0, 0.001) == []
+    assert Cutter(2).choose([last, under_way(2, 2000, 800)], 1, 0.0, 0.001) != []
 
 
 def test_a_rest_is_expected_to_take_as_long_as_what_was_seen_of_the_chunk() -> None:
-    recalls = Recalls(2)
+    cutter = Cutter(2)
     slow, quick = under_way(1, 10, 3), under_way(2, 50, 40)
-    assert recalls.choose([slow, quick], 1, 10.0, 1e-6) == []
+    assert cutter.choose([slow, quick], 1, 10.0, 1e-6) == []
     # Nine items in as many milliseconds, twenty to go; the other is still at the one it was at.
-    assert recalls.choose([slow, under_way(2, 59, 20)], 1, 10.009, 1e-6) == [(under_way(2, 59, 20), 60 + 12)]
+    assert cutter.choose([slow, under_way(2, 59, 20)], 1, 10.009, 1e-6) == [(under_way(2, 59, 20), 60 + 12)]
 
 
 def test_the_longer_an_item_takes_the_longer_it_is_expected_to_take_and_nothing_stays_behind_it() -> None:
-    recalls, stuck = Recalls(2), under_way(1, 10, 900)
-    assert recalls.choose([stuck], 1, 10.0, 1e-6) == []
-    assert recalls.choose([stuck], 1, 10.011, 1e-6) == []
-    assert recalls.choose([stuck], 1, 10.013, 1e-6) == [(stuck, 11)]
+    cutter, stuck = Cutter(2), under_way(1, 10, 900)
+    assert cutter.choose([stuck], 1, 10.0, 1e-6) == []
+    assert cutter.choose([stuck], 1, 10.011, 1e-6) == []
+    assert cutter.choose([stuck], 1, 10.013, 1e-6) == [(stuck, 11)]
 
 
 def test_the_one_item_of_a_chunk_is_not_cut_however_long_it_takes() -> None:
-    recalls = Recalls(2)
-    assert [recalls.choose([under_way(1, 7, 0)], 1, when, 100.0) for when in (0.0, 3600.0)] == [[], []]
+    cutter = Cutter(2)
+    assert [cutter.choose([under_way(1, 7, 0)], 1, when, 100.0) for when in (0.0, 3600.0)] == [[], []]
 
 
 def test_who_has_nothing_to_give_does_not_stand_before_who_has() -> None:
-    recalls, hung, long = Recalls(2), under_way(1, 7, 0), under_way(2, 100, 100)
-    assert recalls.choose([hung, long], 0, 0.0, 0.001) == []
-    assert recalls.choose([hung, long], 1, 3600.0, 0.001) == [(long, 101)]
+    cutter, hung, long = Cutter(2), under_way(1, 7, 0), under_way(2, 100, 100)
+    assert cutter.choose([hung, long], 0, 0.0, 0.001) == []
+    assert cutter.choose([hung, long], 1, 3600.0, 0.001) == [(long, 101)]
 
 
 def test_after_a_cut_nothing_more_is_cut_for_the_same_slots_till_it_shows_whether_it_was_right() -> None:
-    recalls, seen = Recalls(4), [under_way(1, 0, 900), under_way(2, 1000, 800)]
-    assert recalls.choose(seen, 1, 0.0, 0.001) == [(seen[0], 1 + 452)]
-    assert recalls.choose(seen, 1, SETTLED_SECONDS / 2, 0.001) == []
-    assert recalls.choose(seen, 2, SETTLED_SECONDS / 2, 0.001) == [(seen[1], 1001 + 397)]
-    assert recalls.choose(seen, 1, SETTLED_SECONDS * 4, 0.001) == [(seen[0], 1 + 412)]
+    cutter, seen = Cutter(4), [under_way(1, 0, 900), under_way(2, 1000, 800)]
+    assert cutter.choose(seen, 1, 0.0, 0.001) == [(seen[0], 1 + 452)]
+    assert cutter.choose(seen, 1, SETTLED_SECONDS / 2, 0.001) == []
+    assert cutter.choose(seen, 2, SETTLED_SECONDS / 2, 0.001) == [(seen[1], 1001 + 397)]
+    assert cutter.choose(seen, 1, SETTLED_SECONDS * 4, 0.001) == [(seen[0], 1 + 412)]
 
 
 def test_more_slots_than_chunks_share_what_there_is() -> None:
-    recalls, seen = Recalls(64), [under_way(1, 0, 900), under_way(2, 1000, 800)]
+    cutter, seen = Cutter(64), [under_way(1, 0, 900), under_way(2, 1000, 800)]
     # Three slots for the first, two for the second.
-    assert recalls.choose(seen, 5, 0.0, 0.001) == [(seen[0], 1 + 228), (seen[1], 1001 + 270)]
-    assert recalls.choose(seen, 5, SETTLED_SECONDS / 2, 0.001) == []
+    assert cutter.choose(seen, 5, 0.0, 0.001) == [(seen[0], 1 + 228), (seen[1], 1001 + 270)]
+    assert cutter.choose(seen, 5, SETTLED_SECONDS / 2, 0.001) == []
 
 
 def test_for_other_runs_what_is_long_is_cut_to_what_they_may_wait_for_and_what_is_not_long_is_left() -> None:
-    recalls, seen = Recalls(2), [under_way(1, 0, 401), under_way(2, 1000, 399), UnderWay(3, 5000, 900, 6001, 5500)]
-    assert recalls.shorten(seen, 0.0, 0.001) == [(seen[0], 201), (seen[2], 5500)]
-    assert recalls.shorten(seen, 0.0, None) == []
-    assert recalls.shorten([UnderWay(4, 0, 900, 1000, 1000)], 0.0, 0.001) == []
+    cutter, seen = Cutter(2), [under_way(1, 0, 401), under_way(2, 1000, 399), UnderWay(3, 5000, 900, 6001, 5500)]
+    assert cutter.shorten(seen, 0.0, 0.001) == [(seen[0], 201), (seen[2], 5500)]
+    assert cutter.shorten(seen, 0.0, None) == []
+    assert cutter.shorten([UnderWay(4, 0, 900, 1000, 1000)], 0.0, 0.001) == []
 
 
 def test_many_slots_do_not_ask_for_crumbs() -> None:

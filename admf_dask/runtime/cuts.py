@@ -66,7 +66,7 @@ class Outlook:
 
 
 @dataclass(slots=True)
-class Recalls:
+class Cutter:
     """What was seen of the chunks of one run."""
 
     slots: int
