@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -22,7 +23,7 @@ from admf_dask.runtime.cuts import HAND_OVER_SECONDS, SETTLED_SECONDS, Cutter, O
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Sent
 from admf_dask.runtime.job import Watch
-from admf_dask.runtime.score import BatchEvaluator
+from admf_dask.runtime.score import BatchEvaluator, ScoreEvaluator
 
 RUN = "0123456789abcdef" * 2
 
@@ -76,6 +77,7 @@ def test_the_longer_an_item_takes_the_longer_it_is_expected_to_take_and_nothing_
     assert cutter.choose([stuck], 1, 10.0, 1e-6) == []
     assert cutter.choose([stuck], 1, 10.011, 1e-6) == []
     assert cutter.choose([stuck], 1, 10.013, 1e-6) == [(stuck, 11)]
+    assert cutter.choose([stuck], 1, 11.0, 0.0) == [(stuck, 11)]
 
 
 def test_the_one_item_of_a_chunk_is_not_cut_however_long_it_takes() -> None:
@@ -285,8 +287,24 @@ def test_a_chunk_of_a_run_that_was_taken_away_ends_too(boxed: bool, tmp_path: Pa
         if number == 40:
             cancelled.set()
 
-    MapEvaluator(item, range(1_000_000))(0, 1_000_000, 1e9, watch)
-    assert 40 < len(done) < 400
+    block = MapEvaluator(item, range(1_000_000))(10, 1_000_000, 1e9, watch)
+    assert 30 < len(done) < 400
+    assert block.stop == 10 + len(done)
+
+
+@pytest.mark.parametrize("constraints", [[], ["number < 5"]])
+@pytest.mark.parametrize("kind", ["map", "grid", "batch"])
+def test_of_one_that_was_taken_away_before_nothing_is_done(kind: str, constraints: list[str]) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    space = ParameterSpace({"number": range(5_000)}, constraints=constraints)
+    evaluator: Any = {
+        "map": lambda: MapEvaluator(pytest.fail, range(5_000)),
+        "grid": lambda: ScoreEvaluator(pytest.fail, space),
+        "batch": lambda: BatchEvaluator(batch_objective(pytest.fail), space),
+    }[kind]()
+    block = evaluator(1_000, 5_000, 1e9, Watch(cancelled, None))
+    assert (block.start, block.stop, block.evaluated, block.rejected) == (1_000, 1_000, 0, 0)
 
 
 @pytest.mark.parametrize(("on_error", "ends"), [("raise", True), ("record", False)])
@@ -352,3 +370,12 @@ def test_what_waits_for_a_slot_waits_on_the_scheduler_from_the_first_chunk_on(
     finally:
         gate.touch()
         executor.stop()
+
+
+def test_each_run_of_a_session_is_in_company_till_it_ends(process_session: Any) -> None:
+    company = process_session._executor().company
+    assert work.wait(lambda: company.runs == 0)
+    with contextlib.closing(process_session.as_completed(abs, range(100), progress=False)) as outcomes:
+        next(outcomes)
+        assert work.wait(lambda: company.runs == 1)
+    assert work.wait(lambda: company.runs == 0)

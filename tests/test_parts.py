@@ -119,6 +119,25 @@ def test_a_chunk_that_is_cut_goes_on_to_there(tmp_path: Any, end: int) -> None:
     assert job.spans() == ([(10, 60, None)] if end == 60 else [(10, 60, 60), (60, end, None)])
 
 
+class CutMeanwhile(Watch):
+    """Its chunk is cut where the next part begins, when that has begun."""
+
+    looks = 0
+
+    def end(self, stop: int) -> int:
+        self.looks += 1
+        return stop if self.looks == 1 else min(stop, 60)
+
+
+def test_a_chunk_that_is_cut_where_its_next_part_begins_ends_there() -> None:
+    job = Told(Paced(MapEvaluator(abs, range(100)), SOON, (0, 0.0)))
+    # Only the job looks here: the evaluator has a watch of its own.
+    watch = CutMeanwhile(threading.Event(), None)
+    job._evaluator.evaluator = lambda start, stop, *_: ITEMS(start, stop, 60.0, Watch(threading.Event(), None))  # type: ignore[union-attr]
+    job.evaluate(10, 100, 0.5, watch)
+    assert job.spans() == [(10, 60, 60), (60, 60, None)]
+
+
 @pytest.mark.parametrize("on_error", ["raise", "record"])
 def test_a_failure_that_ends_the_run_ends_the_chunk(on_error: str) -> None:
     job = Told(

@@ -19,6 +19,8 @@ LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.5
 """Between two looks, at first and after many in vain."""
 ROOM_SECONDS = 0.2
 """Of a chunk while other runs want its slot; and between two looks for that a quarter of it."""
+QUICKEST_SECONDS = 1e-9
+"""Of an item: no time at all is none that could be divided by."""
 SETTLED_SECONDS = 0.02
 """After a cut, until it shows whether it was right."""
 
@@ -61,7 +63,7 @@ class Outlook:
     def end(self, takers: int) -> int:
         """Where to cut, so that this one and so many others, who begin a little later, are done at the same time."""
         chunk, ahead = self.chunk, HAND_OVER_SECONDS - self.rest
-        keeps = int((chunk.left + takers * ahead / self.pace) / (takers + 1)) if self.pace else chunk.left
+        keeps = int((chunk.left + takers * ahead / self.pace) / (takers + 1))
         return max(chunk.until, chunk.stop - chunk.left + max(0, keeps))
 
 
@@ -119,5 +121,7 @@ class Cutter:
             self._since[chunk.number] = now, chunk.at
         rest = now - self._since[chunk.number][0]
         if chunk.at > first:
-            return Outlook(chunk, rest, (now - began) / (chunk.at - first))
-        return Outlook(chunk, rest, now - began if seconds_per_item is None else seconds_per_item)
+            pace = (now - began) / (chunk.at - first)
+        else:
+            pace = now - began if seconds_per_item is None else seconds_per_item
+        return Outlook(chunk, rest, max(pace, QUICKEST_SECONDS))
