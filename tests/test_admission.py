@@ -14,6 +14,7 @@ from admf_dask.admission import BARE_PROCESS, Admission
 from admf_dask.events import BlockFinished, BlockRecalled, RunStarted
 from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.progress.state import ProgressState
+from admf_dask.runtime.chunks import PARTS
 from admf_dask.runtime.supply import LONG_SECONDS, Supply
 from admf_dask.spread import WORTH, enough, is_urgent, makespan
 from admf_dask.weights import Weights
@@ -218,6 +219,11 @@ def test_small_matters_change_nothing() -> None:
     assert enough(weights(work, memory), 2) is None
     assert enough(weights(*bars()[:2]), 1) is None
     assert Supply.of(3, 2, weights([3, 2, 1])).admission is None
+
+
+def test_items_that_are_alike_go_in_long_chunks_where_those_can_be_cut() -> None:
+    found = [Supply.of(3, 2, of, can_cut=can_cut) for of in (None, weights([3, 2, 1])) for can_cut in (False, True)]
+    assert [supply.sizer.parts for supply in found] == [1, PARTS, 1, 1]
 
 
 def test_many_items_are_counted_in_bundles() -> None:

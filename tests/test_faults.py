@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cluster_work
@@ -20,6 +21,7 @@ import pytest
 from admf_dask import Journal, Outcomes, ParallelOptimizer, Session, TaskError, TaskTimeout, WorkerDied
 from admf_dask.events import Notice
 from admf_dask.runtime import FailedItemsWarning
+from admf_dask.runtime.alarm import LostStops
 from admf_dask.runtime.chunks import ChunkSizer
 from admf_dask.text import format_bytes
 
@@ -230,6 +232,13 @@ def test_python_code_is_stopped_without_a_loss_of_its_process(any_session: Sessi
     assert "loop_for_ever" in failed.traceback, "the traceback shows where it was"
     after = {o.worker for o in any_session.map(work.sleeps, [20] * 8, progress=False)}
     assert before & after
+
+
+def test_what_else_cannot_be_raised_is_printed_as_before() -> None:
+    heard: list[Any] = []
+    other: Any = SimpleNamespace(exc_type=ValueError)
+    LostStops(heard.append)(other)
+    assert heard == [other]
 
 
 @pytest.mark.cluster

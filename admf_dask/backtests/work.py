@@ -115,8 +115,7 @@ class Backtests(MapEvaluator):
         low, size = start, FIRST
         while low < stop:
             configs, of = self._alike(families, low, min(stop, low + size))
-            until = low + len(configs)
-            high = watch.claim(until)
+            high = watch.claim(low + len(configs))
             if high <= low:
                 break
             configs, of = configs[: high - low], of[: high - low]
@@ -125,7 +124,7 @@ class Backtests(MapEvaluator):
             else:
                 low = self._loop(range(low, high), configs, low, high, rows, inf, watch)
             spent = max(perf_counter() - began, 1e-9)
-            if low < until or spent > budget or self._fails(rows):
+            if spent > budget or self._fails(rows):
                 break
             size = max(64, min(4 * size, int((low - start) / spent * (budget - spent)))) if of else FIRST
         return self._pack(start, low, rows, began)
