@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
 from pathlib import Path
@@ -106,7 +105,7 @@ def test_more_slots_than_chunks_share_what_there_is() -> None:
     assert cutter.choose(seen, 5, SETTLED_SECONDS / 2, 0.001) == []
 
 
-def test_for_other_runs_what_is_long_is_cut_to_what_they_may_wait_for_and_what_is_not_long_is_left() -> None:
+def test_for_others_what_is_long_is_cut_to_what_they_may_wait_for_and_what_is_not_long_is_left() -> None:
     cutter, seen = Cutter(2), [under_way(1, 0, 401), under_way(2, 1000, 399), UnderWay(3, 5000, 900, 6001, 5500)]
     assert cutter.shorten(seen, 0.0, 0.001) == [(seen[0], 201), (seen[2], 5500)]
     assert cutter.shorten(seen, 0.0, None) == []
@@ -244,37 +243,34 @@ def test_what_was_cut_off_is_taken_when_its_worker_is_seen_and_from_where_it_wil
     assert (reply.chunk, reply.goes_on) == ((10, 90), (10, 55))
 
 
-class Rooms:
-    """A company that ends the run at the third look at how many there are."""
+class Crowd:
+    """A cluster that is asked three times whether others wait; then the run is over."""
 
-    def __init__(self, others: int) -> None:
-        self.others, self.inside, self.looks = others, 0, 0
+    def __init__(self, waits: bool) -> None:
+        self.waits, self.asked = waits, 0
         self.executor: Any = None
 
-    @property
-    def runs(self) -> int:
-        self.looks += self.inside
-        self.executor._stopped = self.looks >= 3
-        return self.others + self.inside
+    def pids(self) -> list[int]:
+        return [os.getpid()]
 
-    @runs.setter
-    def runs(self, runs: int) -> None:
-        self.inside = runs - self.others
+    def others_wait(self, tasks: str) -> bool:
+        assert tasks == f"map-{RUN}"
+        self.asked += 1
+        self.executor._stopped = self.asked == 3
+        return self.waits
 
 
-@pytest.mark.parametrize("others", [0, 1])
-def test_a_run_makes_room_for_others_as_long_as_there_are_any(tmp_path: Path, others: int) -> None:
-    slot, sent, company = BlackBox(tmp_path).slot(RUN), Sent((0, 5_000), 1.0), Rooms(others)
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_run_makes_room_while_others_wait(tmp_path: Path, waits: bool) -> None:
+    slot, sent, cluster = BlackBox(tmp_path).slot(RUN), Sent((0, 5_000), 1.0), Crowd(waits)
     slot.note(100, 1)
     slot.cells[slot.at + UNTIL] = 101
-    cluster: Any = SimpleNamespace(pids=lambda: [os.getpid()])
-    executor = company.executor = ClusterExecutor(
-        None, 1, cluster, company=company, black_boxes=str(tmp_path), _run=RUN, _under_way={7: sent}
+    executor = cluster.executor = ClusterExecutor(
+        None, 1, cluster, black_boxes=str(tmp_path), _run=RUN, _kind="map", _under_way={7: sent}
     )
     executor._seconds_per_item = 0.001
     asyncio.run(executor._make_room())
-    assert sent.rest == (0, 301 if others else 5_000)
-    assert company.inside == 0
+    assert sent.rest == (0, 301 if waits else 5_000)
 
 
 @pytest.mark.parametrize("boxed", [False, True])
@@ -372,10 +368,38 @@ def test_what_waits_for_a_slot_waits_on_the_scheduler_from_the_first_chunk_on(
         executor.stop()
 
 
-def test_each_run_of_a_session_is_in_company_till_it_ends(process_session: Any) -> None:
-    company = process_session._executor().company
-    assert work.wait(lambda: company.runs == 0)
-    with contextlib.closing(process_session.as_completed(abs, range(100), progress=False)) as outcomes:
-        next(outcomes)
-        assert work.wait(lambda: company.runs == 1)
-    assert work.wait(lambda: company.runs == 0)
+def test_who_waits_for_a_slot_is_seen_be_it_a_run_or_a_task_of_the_user(process_session: Any, tmp_path: Path) -> None:
+    executor, gate = process_session._executor(), tmp_path / "open"
+    executor.start(RUN, "map", MapEvaluator(work.waits_for, [str(gate)] * 4))
+    cluster, client = process_session._cluster, process_session.client
+
+    def waits(name: str) -> bool:
+        async def look() -> bool:
+            return cluster.others_wait(name)
+
+        return bool(client.sync(look))
+
+    try:
+        for number in range(4):
+            executor.submit((number, number + 1), 1.0)
+        assert work.wait(lambda: len(cluster.scheduler.queued) == 2)
+        assert (waits(f"map-{RUN}"), waits("map-another")) == (False, True)
+        task = client.submit(abs, -1, pure=False)
+        assert work.wait(lambda: waits(f"map-{RUN}"))
+        gate.touch()
+        assert task.result() == 1
+        assert work.wait(lambda: not waits(f"map-{RUN}"))
+    finally:
+        gate.touch()
+        executor.stop()
+
+
+def test_each_run_looks_for_those_who_wait(process_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking: list[ClusterExecutor] = []
+
+    async def look(executor: ClusterExecutor) -> None:
+        looking.append(executor)
+
+    monkeypatch.setattr(ClusterExecutor, "_make_room", look)
+    assert process_session.map(abs, [-1], progress=False).values() == [1]
+    assert len(looking) == 1

@@ -231,6 +231,13 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         """The worker processes that there are now."""
         return [nanny.pid for nanny in self.workers.values() if isinstance(nanny, WatchedNanny) and nanny.pid]
 
+    def others_wait(self, tasks: str) -> bool:
+        """Whether a task waits for a slot that is not one of those called so: on the scheduler, or behind another on a worker."""
+        scheduler = self.scheduler
+        return any(task.group.name != tasks for task in scheduler.queued) or any(
+            len(worker.processing) > worker.nthreads for worker in scheduler.workers.values()
+        )
+
     def why_died(self, pid: int) -> Death | None:
         """What the nannies saw of a dead worker process; None if they saw nothing yet."""
         return self.deaths.get(pid)

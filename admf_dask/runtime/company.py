@@ -2,7 +2,6 @@
 
 - A process that was ended on purpose, for an item of one run that hung or was given up, is nobody else's death: the chunks of
   other runs that were there go again without blame.
-- While there are others, no run has long chunks (`ClusterExecutor._make_room`).
 - A suspect is put to the test alone. Within its run the driver sees to that; here it waits until no chunk of another run is
   under way where it could meet one, and holds those back meanwhile. Where a process has one thread a suspect is alone anyway.
   Nobody waits for long, as an item may take hours: who then dies beside others is not convicted, and tried again.
@@ -27,8 +26,6 @@ class Company:
 
     crowded: bool
     """Whether items of two runs can be in one process at the same time."""
-    runs: int = 0
-    """Runs under way."""
     ended: dict[int, str] = field(default_factory=dict)
     """Process id -> the run for which it was ended on purpose."""
     _inside: int = 0

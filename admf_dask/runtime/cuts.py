@@ -18,7 +18,7 @@ HAND_OVER_SECONDS = 0.005
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.5
 """Between two looks, at first and after many in vain."""
 ROOM_SECONDS = 0.2
-"""Of a chunk while other runs want its slot; and between two looks for that a quarter of it."""
+"""Of a chunk while others wait for a slot; and between two looks for that a quarter of it."""
 QUICKEST_SECONDS = 1e-9
 """Of an item: no time at all is none that could be divided by."""
 SETTLED_SECONDS = 0.02
@@ -105,7 +105,7 @@ class Cutter:
     def shorten(
         self, seen: Iterable[UnderWay], now: float, seconds_per_item: float | None
     ) -> list[tuple[UnderWay, int]]:
-        """Those with far more to do than other runs should wait for, and before which item to cut them."""
+        """Those with far more to do than others should wait for, and before which item to cut them."""
         chosen = []
         for chunk in seen:
             outlook = self._outlook(chunk, now, seconds_per_item)

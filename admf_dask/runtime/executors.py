@@ -163,6 +163,11 @@ class ClusterExecutor:
         """By run: what takes the answers that workers post to a scheduler in this process; None where it is elsewhere."""
         return None if self.cluster is None or self.in_process else self.cluster.posts
 
+    @property
+    def _tasks(self) -> str:
+        """What its tasks are called."""
+        return f"{self._kind}-{self._run}"
+
     def _pids(self) -> list[int]:
         return [] if self.cluster is None else self.cluster.pids()
 
@@ -232,7 +237,7 @@ class ClusterExecutor:
         if self._stopped:
             raise asyncio.CancelledError
         self._count += 1
-        number, key = self._count, (f"{self._kind}-{self._run}", self._count)
+        number, key = self._count, (self._tasks, self._count)
         sent.future = self.client.submit(
             evaluate_chunk, self._run, *sent.rest, sent.budget, number, key=key, pure=False, **WAITS_ON_THE_SCHEDULER
         )
@@ -290,14 +295,12 @@ class ClusterExecutor:
             pause = min(1.2 * pause, LONGEST_LOOK_SECONDS)
 
     async def _make_room(self) -> None:
-        """While there are other runs none of its chunks is long: else they would wait for a slot as long as it takes."""
-        self.company.runs += 1
+        """While others want a slot (runs of this session, tasks of the user) none of its chunks is long."""
         while not self._stopped:
             await asyncio.sleep(ROOM_SECONDS / 4)
-            if self.company.runs > 1:
+            if self.cluster is not None and self.cluster.others_wait(self._tasks):
                 seen = self._seen()
                 self._cut(seen, self._cutter.shorten(seen, time.monotonic(), self._seconds_per_item))
-        self.company.runs -= 1
 
     def _cut(self, seen: dict[UnderWay, tuple[int, int]], chosen: list[tuple[UnderWay, int]]) -> None:
         for chunk, end in chosen:
