@@ -66,6 +66,8 @@ def of_multiprocessing(method: str) -> Call:
 
 def contenders() -> dict[str, tuple[Call, Callable[[], None]]]:
     """Name -> the call, and how it is ended."""
+    import pandas  # noqa: F401 - as a research process has it, with the thread that it brings along
+
     from admf_dask import run_isolated_process
 
     pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1)

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import cloudpickle
@@ -23,6 +24,8 @@ from admf_dask.local.channel import FAILURE, LOG, RESULT, receive, send
 from admf_dask.outcomes import Failure
 
 _PR_SET_PDEATHSIG = 1
+_OF_ARROW = "jemalloc_bg_thd"
+"""The thread's name. pandas brings it along."""
 _speaking = threading.RLock()
 """Held for a whole message: threads that the function has started may log while the result is sent."""
 
@@ -156,6 +159,15 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def threads_here() -> int:
+    """Threads of this process that forbid a fork: all but that of Arrow's allocator, which knows how to be forked."""
+    try:
+        names = [Path("/proc/self/task", task, "comm").read_text().strip() for task in os.listdir("/proc/self/task")]
+    except OSError:
+        return threading.active_count()
+    return len([name for name in names if name != _OF_ARROW])
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ import select
 import signal
 import socket
 import sys
-from pathlib import Path
 
 from admf_dask.local.channel import STATUS, peak_bytes
-from admf_dask.local.child import die_with_parent, new_group, serve
+from admf_dask.local.child import die_with_parent, new_group, serve, threads_here
 
 
 def main(control: socket.socket, preload: list[str]) -> None:
@@ -25,7 +24,7 @@ def main(control: socket.socket, preload: list[str]) -> None:
         # A package that cannot be imported here will say so in the call that needs it.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    if _threads() > 1:
+    if threads_here() > 1:
         # Not safe to fork any more; the parent starts from nothing instead.
         control.sendall(b"T")
         return
@@ -91,20 +90,6 @@ def _reap(children: dict[int, int]) -> None:
             os.write(status, STATUS.pack(os.waitstatus_to_exitcode(code), peak_bytes(used)))
         os.close(status)
         del children[pid]
-
-
-_OF_ARROW = "jemalloc_bg_thd"
-"""A thread of Arrow's allocator, which knows how to be forked; pandas brings it along."""
-
-
-def _threads() -> int:
-    try:
-        names = [Path("/proc/self/task", task, "comm").read_text().strip() for task in os.listdir("/proc/self/task")]
-        return len([name for name in names if name != _OF_ARROW])
-    except OSError:
-        import threading
-
-        return threading.active_count()
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def is_busy(folder: str | os.PathLike[str], pid: int) -> bool:
 
 
 def cut(folder: str | os.PathLike[str], pid: int, slot: int, number: int, end: int) -> None:
-    """Have a thread of process `pid` end chunk `number` before item `end`, if it is still at that one. Costs 20 microseconds."""
+    """Have a thread of process `pid` end chunk `number` before item `end`, if it is still at that one. Costs 15 microseconds."""
     with suppress(OSError), open(_path(folder, pid), "r+b", buffering=0) as file:
         for field, value in ((_END, end), (_TAKEN, number)):
             file.seek((slot + field) * 8)

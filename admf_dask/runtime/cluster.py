@@ -167,7 +167,7 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
                 },
                 silence_logs=logging.CRITICAL,
                 local_directory=scratch,
-                # Tells the scheduler again what cluster this is, for others that look for it; the stock second costs 2 ms.
+                # How often it tells the scheduler again what cluster this is; nobody looks for ours.
                 scheduler_sync_interval=60,
                 **options,
             )

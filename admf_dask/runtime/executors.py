@@ -3,7 +3,7 @@
 An executor knows nothing of items. It takes ranges, and answers with `Reply` records through one queue that the driver
 can wait on and that Ctrl-C can interrupt.
 
-The class is long because sending a chunk, asking it back, ending its process, telling why that died and giving the run up all
+The class is long because sending a chunk, cutting it, ending its process, telling why that died and giving the run up all
 turn on the same few tables (tasks, chunks under way, what was overdue), which belong to one event loop; what decides is elsewhere
 (`cuts`, `suspects`, `company`, `alarm`).
 """

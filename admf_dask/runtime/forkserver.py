@@ -31,6 +31,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from admf_dask.local.child import threads_here
 from admf_dask.runtime.environment import of_processes
 from admf_dask.runtime.leases import new_folder
 
@@ -129,9 +130,8 @@ def _forking() -> Iterator[None]:
 
 
 def _is_alone() -> bool:
-    """Whether nothing else runs in this process, but the thread of Arrow's allocator."""
-    first = threading.current_thread() is threading.main_thread()
-    return first and len(sys._current_frames()) == 1 and len(os.listdir("/proc/self/task")) <= 2
+    """Whether nothing runs in this process beside the thread that asks, and that is its first one."""
+    return threading.current_thread() is threading.main_thread() and threads_here() == 1
 
 
 def _serve(command: str, descriptors: Sequence[int]) -> NoReturn:
