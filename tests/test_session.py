@@ -52,7 +52,7 @@ from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, total_threads
 from admf_dask.runtime.farewells import Farewells
 from admf_dask.runtime.feed import RunFeed
-from admf_dask.runtime.job import ANNOUNCE, LARGEST_POSTED, Job, Watch, plugin_name
+from admf_dask.runtime.job import ANNOUNCE, LARGEST_POSTED, Job, plugin_name
 from admf_dask.runtime.replies import Reply
 
 HERE = Path(__file__).parent
@@ -700,24 +700,3 @@ def test_the_temporary_certificate_is_its_owners_and_goes_with_the_session(monke
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
         assert stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
     assert not secret.exists()
-
-
-def test_quick_items_are_timed_in_groups_of_about_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, sizes, together = [0.0], [], MapEvaluator._group
-
-    def takes(seconds: float) -> None:
-        clock[0] += seconds
-
-    def counted(self: MapEvaluator, indices: Any, *rest: Any) -> None:
-        sizes.append(len(indices))
-        together(self, indices, *rest)
-
-    monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(MapEvaluator, "_group", counted)
-    items = [7e-6] * 2_000 + [1.0] + [7e-6] * 300
-    MapEvaluator(takes, items)(0, len(items), 1e9, Watch(threading.Event(), None))
-    growing, rest = sizes[:8], sizes[8:]
-    assert growing == [1, 2, 4, 8, 16, 32, 64, 128]
-    slow = next(at for at in range(len(rest)) if sum(sizes[: 8 + at + 1]) > 2_000)
-    assert set(rest[:slow]) <= {141, 142}, "neither grown beyond nor begun again"
-    assert rest[slow + 1] == 1

@@ -92,7 +92,7 @@ def test_nor_do_backtests_that_are_done_together(monkeypatch: pytest.MonkeyPatch
         done.append(len(configs))
         raise RuntimeError("each has to say for itself")
 
-    def alone(self: Any, indices: range, configs: list[Any], start: int, stop: int, *_: Any) -> int:
+    def alone(self: Any, stretch: Any, start: int, stop: int, *_: Any) -> int:
         done.append(stop)
         return stop
 

@@ -10,7 +10,7 @@ import os
 import pickle
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic_ns, perf_counter
@@ -29,9 +29,12 @@ from admf_dask.runtime.calls import BEGAN, Cells, Takes, prepare
 from admf_dask.runtime.shared import SharedData, taking, value_of
 from admf_dask.text import did_you_mean, format_bytes
 
-GROUP_SECONDS = 0.001
-GROUP_MOST = 256
-"""Items that are timed together at the most, and how long they may take together."""
+GROUP_SECONDS, GROUP_MOST = 0.005, 512
+"""How long items that are timed together may take, and how many they are at the most. Between two groups a dozen functions are
+called whose code and data have left the caches meanwhile: 20 microseconds, 2 % of a group of a millisecond.
+"""
+TIMEOUT_SHARE = 0.02
+"""The part of a timeout that a group may take, as an item that is stopped is said to have begun with its group."""
 LARGEST_RESULT = 500_000_000
 """Bytes of one pickled result."""
 _HERE = os.path.dirname(__file__)
@@ -78,6 +81,25 @@ class Rows:
         each, counts = zip(*self.seconds, strict=True) if self.seconds else ((), ())
         seconds = np.repeat(np.array(each, np.float32), np.array(counts, np.int64))
         return np.concatenate(indices) if indices else np.empty(0, np.int64), seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Items that are evaluated one after the other."""
+
+    indices: Sequence[int]
+    """Ascending."""
+    make: Callable[[int, int], Iterable[Any]]
+    """The items at the places `[low, high)` among those."""
+
+    @classmethod
+    def of(cls, indices: Sequence[int], items: Sequence[Any]) -> Stretch:
+        """Of items that are there."""
+        return cls(indices, lambda low, high: items[low:high])
+
+    def pairs(self, low: int, high: int) -> Iterator[tuple[int, Any]]:
+        """Index and item at each of those places."""
+        return zip(self.indices[low:high], self.make(low, high), strict=True)
 
 
 class CallError(TaskError):
@@ -157,30 +179,32 @@ class MapEvaluator:
 
     def _slice(self, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
         indices = range(start, stop)
-        return self._loop(indices, [self.items[index] for index in indices], start, stop, rows, deadline, watch)
+        stretch = Stretch.of(indices, [self.items[index] for index in indices])
+        return self._loop(stretch, start, stop, rows, deadline, watch)
 
-    def _loop(
-        self, indices: Sequence[int], items: list[Any], start: int, stop: int, rows: Rows, deadline: float, watch: Watch
-    ) -> int:
+    def _loop(self, stretch: Stretch, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
         """Evaluate what there is in `[start, stop)`, up to the deadline or to where the chunk ends; returns before which index
         all is done.
 
-        The clock is read once for a group. A group is one item, unless items take microseconds; then it grows to about a
-        millisecond, and its time is divided evenly.
+        The clock is read once for a group. A group is one item, unless items take microseconds; then it grows to some
+        milliseconds, and its time is divided evenly.
         """
-        if not items:
+        indices = stretch.indices
+        if not indices:
             return max(start, watch.claim(stop))
+        call, timeout = prepare(self.function, self._takes, self.policy.seed), self.policy.timeout
+        most_seconds = GROUP_SECONDS if timeout is None else min(GROUP_SECONDS, TIMEOUT_SHARE * timeout)
         before, low, reached = perf_counter(), 0, start
-        while low < len(items):
-            high = min(len(items), low + rows.group)
-            until = stop if high == len(items) else indices[high - 1] + 1
+        while low < len(indices):
+            high = min(len(indices), low + rows.group)
+            until = stop if high == len(indices) else indices[high - 1] + 1
             reached = max(reached, end := watch.claim(until))
             if end < until:
                 high = bisect_left(indices, end, low, high)
             if high == low:
                 break
             done, failed = len(rows.values), len(rows.failures)
-            self._group(indices[low:high], items[low:high], rows, watch)
+            self._group(call, stretch, low, high, rows, watch)
             now = perf_counter()
             each = (now - before) / (high - low)
             rows.seconds.append((each, len(rows.values) - done))
@@ -188,18 +212,20 @@ class MapEvaluator:
                 rows.failures[failed:] = [
                     item if item.seconds else replace(item, seconds=each) for item in rows.failures[failed:]
                 ]
-            rows.group = max(1, min(2 * rows.group, GROUP_MOST, int(GROUP_SECONDS / max(each, 1e-9))))
+            rows.group = max(1, min(2 * rows.group, GROUP_MOST, int(most_seconds / max(each, 1e-9))))
             before, low = now, high
             if now > deadline or self._fails(rows):
                 break
         return reached
 
-    def _group(self, indices: Sequence[int], items: list[Any], rows: Rows, watch: Watch) -> None:
-        """The hot loop: one store of the index, one call and one append for each item."""
+    def _group(
+        self, call: Callable[[Any], Any], stretch: Stretch, low: int, high: int, rows: Rows, watch: Watch
+    ) -> None:
+        """The hot loop: one item made, one store of its index, one call and one append for each."""
         cells, at = watch.cells_of_single_items()
         cells[at], cells[at + BEGAN] = -1, monotonic_ns()
-        call, read = prepare(self.function, self._takes, self.policy.seed), self._read
-        values, pairs = rows.values, zip(indices, items, strict=True)
+        indices, pairs = stretch.indices[low:high], stretch.pairs(low, high)
+        read, values = self._read, rows.values
         index, item, had = -1, None, len(values)
         failed: set[int] = set()
         while True:
@@ -216,9 +242,14 @@ class MapEvaluator:
                 cells[at] = -1
                 if index < 0:
                     raise
-                # A soft stop may come when the value has just been added: then the item was in time.
-                added = len(values) - had + len(failed) > indices.index(index)
-                if not added and not self._recovered(error, index, partial(call, item), rows, watch):
+                done = indices.index(index) + 1
+                if len(values) - had + len(failed) >= done:
+                    # A soft stop that came when the value had just been added: the item was in time. The next one may have been
+                    # in the making.
+                    if not isinstance(error, SoftStop):
+                        raise
+                    pairs = stretch.pairs(low + done, high)
+                elif not self._recovered(error, index, partial(call, item), rows, watch):
                     failed.add(index)
         rows.spans.append([index for index in indices if index not in failed] if failed else indices)
 

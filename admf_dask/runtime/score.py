@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import compress
@@ -18,7 +18,7 @@ from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import pause_after
 from admf_dask.ranking import Table
 from admf_dask.runtime.calls import BEGAN, row_seeds, takes
-from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Watch, make_block
+from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Stretch, Watch, make_block
 from admf_dask.space import ABSENT, Combinable
 
 SLICE = 512
@@ -46,17 +46,16 @@ class ScoreEvaluator(MapEvaluator):
 
     def _slice(self, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
         allowed, rejected = self._constrain(start, stop, rows)
-        indices: Sequence[int] = range(start, stop)
-        if allowed is not None:
-            places = start + np.flatnonzero(allowed)
-            indices = places.tolist()
-            if 2 * len(indices) > stop - start:
-                made = list(compress(self.items.rows(start, stop), allowed.tolist()))
-            else:
-                made = self.items.pick(places)
+        if allowed is None:
+            stretch = Stretch(range(start, stop), lambda low, high: self.items.each(start + low, start + high))
+            return self._loop(stretch, start, stop, rows, deadline, watch)
+        places = start + np.flatnonzero(allowed)
+        indices = places.tolist()
+        if 2 * len(indices) > stop - start:
+            made = list(compress(self.items.each(start, stop), allowed.tolist()))
         else:
-            made = self.items.rows(start, stop)
-        reached = self._loop(indices, made, start, stop, rows, deadline, watch)
+            made = self.items.pick(places)
+        reached = self._loop(Stretch.of(indices, made), start, stop, rows, deadline, watch)
         _count_rejected(rejected, start, reached, rows)
         return reached
 
