@@ -195,7 +195,7 @@ class Outcome:
     traceback: str | None
     """The traceback on the worker as text, or None."""
     seconds: float
-    """What it took on the worker; of items of microseconds the mean of a few."""
+    """What it took on the worker; of quick items the mean of those of a few milliseconds."""
     worker: str
     """The name of the worker that did it."""
     attempts: int
