@@ -63,6 +63,23 @@ def test_any_other_exception_between_two_items_is_not_an_items(
         evaluate(SPACE)
 
 
+def test_an_item_that_is_called_again_is_made_again() -> None:
+    calls: list[dict[str, int]] = []
+
+    def spoils(params: dict[str, int]) -> float:
+        calls.append(dict(params))
+        params["a"] = -1
+        if len(calls) in (1, 4):
+            raise ValueError("try again")
+        return float(params["b"])
+
+    space = ParameterSpace({"a": [3], "b": range(4)})
+    block = ScoreEvaluator(spoils, space, policy=Policy(retries=1))(0, 4, 1e9, Watch(threading.Event(), None))
+    assert calls == [{"a": 3, "b": b} for b in (0, 0, 1, 2, 2, 3)]
+    assert block.columns["score"].tolist() == [0, 1, 2, 3]
+    assert block.attempts == {0: 2, 2: 2}
+
+
 def test_wherever_soft_stops_land_each_item_has_one_outcome() -> None:
     space = ParameterSpace({"a": range(300), "b": range(7), "c": range(2)})
     watch, over, thread = Watch(threading.Event(), None), threading.Event(), threading.get_ident()

@@ -226,7 +226,7 @@ class MapEvaluator:
         cells[at], cells[at + BEGAN] = -1, monotonic_ns()
         indices, pairs = stretch.indices[low:high], stretch.pairs(low, high)
         read, values = self._read, rows.values
-        index, item, had = -1, None, len(values)
+        index, had = -1, len(values)
         failed: set[int] = set()
         while True:
             try:
@@ -249,8 +249,12 @@ class MapEvaluator:
                     if not isinstance(error, SoftStop):
                         raise
                     pairs = stretch.pairs(low + done, high)
-                elif not self._recovered(error, index, partial(call, item), rows, watch):
+                    continue
+                # Called again it is made again: the function may have changed what it was given.
+                (item,) = stretch.make(low + done - 1, low + done)
+                if not self._recovered(error, index, partial(call, item), rows, watch):
                     failed.add(index)
+        assert len(values) - had + len(failed) == len(indices), "each item has one outcome"
         rows.spans.append([index for index in indices if index not in failed] if failed else indices)
 
     def _recovered(self, error: BaseException, index: int, call: Callable[[], Any], rows: Rows, watch: Watch) -> bool:
