@@ -131,6 +131,18 @@ def test_quick_items_are_timed_in_groups(timeout: float | None, monkeypatch: pyt
     assert rest[slow + 1] == 1
 
 
+def test_items_of_a_millisecond_are_timed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def takes(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
+    items = [0.0006, 0.0011] * 50
+    block = MapEvaluator(takes, items)(0, 100, 1e9, Watch(threading.Event(), None))
+    assert block.seconds == pytest.approx(items)
+
+
 def test_a_group_of_the_quickest_items_has_an_end() -> None:
     seen: list[int] = []
 

@@ -33,6 +33,8 @@ GROUP_SECONDS, GROUP_MOST = 0.005, 512
 """How long items that are timed together may take, and how many they are at the most. Between two groups a dozen functions are
 called whose code and data have left the caches meanwhile: 20 microseconds, 2 % of a group of a millisecond.
 """
+QUICK_SECONDS = 0.0005
+"""What takes longer is timed by itself, and told by itself."""
 TIMEOUT_SHARE = 0.02
 """The part of a timeout that a group may take, as an item that is stopped is said to have begun with its group."""
 LARGEST_RESULT = 500_000_000
@@ -186,8 +188,8 @@ class MapEvaluator:
         """Evaluate what there is in `[start, stop)`, up to the deadline or to where the chunk ends; returns before which index
         all is done.
 
-        The clock is read once for a group. A group is one item, unless items take microseconds; then it grows to some
-        milliseconds, and its time is divided evenly.
+        The clock is read once for a group. A group is one item, unless items are quick; then it grows to some milliseconds, and
+        its time is divided evenly.
         """
         indices = stretch.indices
         if not indices:
@@ -212,7 +214,8 @@ class MapEvaluator:
                 rows.failures[failed:] = [
                     item if item.seconds else replace(item, seconds=each) for item in rows.failures[failed:]
                 ]
-            rows.group = max(1, min(2 * rows.group, GROUP_MOST, int(most_seconds / max(each, 1e-9))))
+            most = int(most_seconds / max(each, 1e-9)) if each < QUICK_SECONDS else 1
+            rows.group = max(1, min(2 * rows.group, GROUP_MOST, most))
             before, low = now, high
             if now > deadline or self._fails(rows):
                 break
