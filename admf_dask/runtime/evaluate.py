@@ -31,7 +31,7 @@ from admf_dask.text import did_you_mean, format_bytes
 
 GROUP_SECONDS, GROUP_MOST = 0.005, 512
 """How long items that are timed together may take, and how many they are at the most. Between two groups a dozen functions are
-called whose code and data have left the caches meanwhile: 20 microseconds, 2 % of a group of a millisecond.
+called whose code and data have left the caches meanwhile, so that costs several times what it does in a loop of its own.
 """
 QUICK_SECONDS = 0.0005
 """What takes longer is timed by itself, and told by itself."""
