@@ -104,6 +104,12 @@ class Stretch:
         return zip(self.indices[low:high], self.make(low, high), strict=True)
 
 
+def _again(call: Callable[[Any], Any], stretch: Stretch, place: int) -> Any:
+    """Call with an item that is made anew: the function may have changed what it was given before."""
+    (item,) = stretch.make(place, place + 1)
+    return call(item)
+
+
 class CallError(TaskError):
     """The call itself is wrong, not an item of it: the run stops with this message."""
 
@@ -253,9 +259,7 @@ class MapEvaluator:
                         raise
                     pairs = stretch.pairs(low + done, high)
                     continue
-                # Called again it is made again: the function may have changed what it was given.
-                (item,) = stretch.make(low + done - 1, low + done)
-                if not self._recovered(error, index, partial(call, item), rows, watch):
+                if not self._recovered(error, index, partial(_again, call, stretch, low + done - 1), rows, watch):
                     failed.add(index)
         assert len(values) - had + len(failed) == len(indices), "each item has one outcome"
         rows.spans.append([index for index in indices if index not in failed] if failed else indices)

@@ -22,7 +22,7 @@ from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Stretch, Watch,
 from admf_dask.space import ABSENT, Combinable
 
 SLICE = 512
-"""Items made at a time; a worker that stops early has made at most this many for nothing."""
+"""Combinations whose constraints are looked at together; a worker that stops early has looked at this many at most in vain."""
 FIRST_ROWS = 256
 """Rows of the first call in a chunk; a chunk may be far larger than memory, so each next call grows by what was measured."""
 FAILURES_KEPT = 1_000
