@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,9 @@ class Collector:
 
     def table(self) -> Table:
         """All rows kept, by grid index."""
-        joined = self._best(Table.join(sorted(self._tables, key=lambda table: int(table.indices[0]))))
-        if (joined.indices[1:] > joined.indices[:-1]).all():
+        tables = sorted(self._tables, key=lambda table: int(table.indices[0]))
+        joined = self._best(Table.join(tables))
+        if all(table.indices[-1] < following.indices[0] for table, following in pairwise(tables)):
             return joined
         # Of a run that was resumed blocks may lie between the rows of others.
         return joined.take(np.argsort(joined.indices, kind="stable"))
