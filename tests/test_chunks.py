@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from admf_dask.runtime.chunks import FLOOR_SECONDS, PARTS, WAITING_SECONDS, ChunkSizer, Pending
 from admf_dask.runtime.cuts import LOOK_SECONDS, Cutter, UnderWay, worth
+from admf_dask.runtime.evaluate import Budget
 
 GAP, CPU = 0.004, 0.002
 """Seconds that a slot waits for a chunk, and that the driver has its hands full with an answer."""
@@ -112,7 +113,8 @@ class Simulation:
         left, needs = (PARTS if self.cutter else 1) * budget, 0.0
         while start + len(ends) < stop and needs <= left and left > 0:
             part, had = now, len(ends)
-            while start + len(ends) < stop and now <= part + budget:
+            limit = Budget(budget, start + had, stop, part)
+            while start + len(ends) < stop and not limit.is_spent(start + len(ends), now):
                 now += self.durations[start + len(ends)]
                 ends.append(now)
             parts.append(len(ends) - had)

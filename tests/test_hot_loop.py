@@ -131,6 +131,28 @@ def test_quick_items_are_timed_in_groups(timeout: float | None, monkeypatch: pyt
     assert rest[slow + 1] == 1
 
 
+def test_combinations_of_a_chunk_are_made_by_the_group_and_not_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, asked, each = [0.0], [], ParameterSpace.each
+
+    def takes(params: dict[str, int]) -> float:
+        clock[0] += 3e-5
+        return 1.0
+
+    def counted(self: ParameterSpace, start: int, stop: int) -> Any:
+        asked.append(stop - start)
+        return each(self, start, stop)
+
+    monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(ParameterSpace, "each", counted)
+    space = ParameterSpace({"a": range(100), "b": range(50)})
+    block = ScoreEvaluator(takes, space)(0, space.size, 1e9, Watch(threading.Event(), None))
+    assert len(block.indices) == space.size
+    most, growing = int(GROUP_SECONDS / 3e-5), [2**n for n in range(8)]
+    assert asked[: len(growing)] == growing
+    # Nothing but the end of the chunk makes a group smaller.
+    assert set(asked[len(growing) : -1]) <= {most, most + 1}
+
+
 def test_items_of_a_millisecond_are_timed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 

@@ -12,16 +12,17 @@ import cut_work as work
 import numpy as np
 import pytest
 
-from admf_dask import Session
+from admf_dask import ParameterSpace, Session
 from admf_dask.admission import Admission
 from admf_dask.outcomes import Block
 from admf_dask.policy import Policy
 from admf_dask.runtime import job as jobs
 from admf_dask.runtime.blackbox import BlackBox, cut
 from admf_dask.runtime.chunks import PARTS
-from admf_dask.runtime.evaluate import MapEvaluator
+from admf_dask.runtime.evaluate import Budget, MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Sent
 from admf_dask.runtime.job import POSTED, Job, Watch, pack_reply, unpack_reply
+from admf_dask.runtime.score import ScoreEvaluator
 from admf_dask.runtime.supply import Supply
 from admf_dask.weights import Weights
 
@@ -206,3 +207,36 @@ def test_of_a_worker_that_dies_what_it_told_is_done(killable_session: Session, t
     assert result.values() == list(range(len(items)))
     calls = [len(list(tmp_path.glob(f"call-{number}-*"))) for number in range(12)]
     assert calls == [1] * 11 + [2], "ten and one were told, the next took the worker along once"
+
+
+@pytest.mark.parametrize(
+    ("reached", "now", "spent"),
+    [
+        (10, 0.49, False), (10, 0.5, False), (10, 0.51, True), (80, 0.51, True), (84, 0.51, True), (86, 0.51, False),
+        (99, 0.51, False), (99, 0.59, False), (99, 0.61, True), (0, 0.51, True), (100, 0.7, True),
+    ],
+)  # fmt: skip
+def test_a_budget_is_spent_unless_a_little_more_is_all_that_is_needed(reached: int, now: float, spent: bool) -> None:
+    assert Budget(0.5, 0, 100, 0.0).is_spent(reached, now) is spent
+    assert Budget(0.5, 1_000, 1_100, 60.0).is_spent(1_000 + reached, 60.0 + now) is spent
+
+
+@pytest.mark.parametrize("constraints", [(), ("number >= 0",)])
+@pytest.mark.parametrize(
+    ("seconds", "reached"),
+    [([0.01] * 110, 110), ([0.01] * 118, 118), ([0.0101] * 130, 100), ([0.0101] * 100 + [0.05] * 10, 103)],
+)
+def test_a_worker_goes_on_to_the_end_of_a_chunk_that_is_near(
+    seconds: list[float], reached: int, constraints: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def takes(params: dict[str, int]) -> float:
+        clock[0] += seconds[params["number"]]
+        return 1.0
+
+    monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
+    space = ParameterSpace({"number": range(len(seconds))}, constraints=constraints)
+    block = ScoreEvaluator(takes, space)(0, space.size, 1.0, Watch(threading.Event(), None))
+    assert block.stop == reached
+    assert len(block.indices) == reached

@@ -21,7 +21,7 @@ from admf_dask.engine.result import FILL_COLUMNS
 from admf_dask.outcomes import Block, Curve
 from admf_dask.runtime import Keep, MapEvaluator
 from admf_dask.runtime.calls import BEGAN
-from admf_dask.runtime.evaluate import LARGEST_RESULT, Rows, Stretch, Watch
+from admf_dask.runtime.evaluate import LARGEST_RESULT, Budget, Rows, Stretch, Watch
 
 SCORE = "sharpe_ratio"
 """What ranks while they run."""
@@ -122,7 +122,7 @@ class Backtests(MapEvaluator):
             if of and self._together(configs, of, low, rows, watch):
                 low = high
             else:
-                low = self._loop(Stretch.of(range(low, high), configs), low, high, rows, inf, watch)
+                low = self._loop(Stretch.of(range(low, high), configs), low, high, rows, Budget(inf, low, high), watch)
             spent = max(perf_counter() - began, 1e-9)
             if spent > budget or self._fails(rows):
                 break

@@ -37,6 +37,8 @@ QUICK_SECONDS = 0.0005
 """What takes longer is timed by itself, and told by itself."""
 TIMEOUT_SHARE = 0.02
 """The part of a timeout that a group may take, as an item that is stopped is said to have begun with its group."""
+LITTLE_MORE = 0.2
+"""The part of a budget by which it may be exceeded, where all is done then."""
 LARGEST_RESULT = 500_000_000
 """Bytes of one pickled result."""
 _HERE = os.path.dirname(__file__)
@@ -110,6 +112,26 @@ def _again(call: Callable[[Any], Any], stretch: Stretch, place: int) -> Any:
     return call(item)
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The time for the items `[start, stop)`, from when the first began."""
+
+    seconds: float
+    start: int
+    stop: int
+    began: float = field(default_factory=lambda: perf_counter())
+
+    def is_spent(self, reached: int, now: float) -> bool:
+        """Whether to stop before item `reached`: the time is over, and at the pace so far the rest would take more than a little
+        beyond it. A rest smaller than that is not worth to be told of, or dealt out, by itself.
+        """
+        spent = now - self.began
+        if spent <= self.seconds:
+            return False
+        left = (self.stop - reached) * spent / max(1, reached - self.start)
+        return spent + left > (1 + LITTLE_MORE) * self.seconds
+
+
 class CallError(TaskError):
     """The call itself is wrong, not an item of it: the run stops with this message."""
 
@@ -167,15 +189,15 @@ class MapEvaluator:
 
     def __call__(self, start: int, stop: int, budget: float, watch: Watch) -> Block:
         """Evaluate `[start, stop)`, or the part of it that fits in `budget` seconds."""
-        began = perf_counter()
+        limit = Budget(budget, start, stop)
         rows = Rows()
         low = start
         while low < stop:
             high = min(stop, low + self._slice_size(rows))
-            low = self._slice(low, high, rows, began + budget, watch)
-            if low < high or perf_counter() > began + budget or self._fails(rows):
+            low = self._slice(low, high, rows, limit, watch)
+            if low < high or limit.is_spent(low, perf_counter()) or self._fails(rows):
                 break
-        return self._pack(start, low, rows, began)
+        return self._pack(start, low, rows, limit.began)
 
     def _fails(self, rows: Rows) -> bool:
         """Whether nothing more of the chunk is to be begun because of what failed."""
@@ -185,14 +207,13 @@ class MapEvaluator:
         # Items may be large, so no more of them are held than are evaluated together.
         return rows.group
 
-    def _slice(self, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
+    def _slice(self, start: int, stop: int, rows: Rows, budget: Budget, watch: Watch) -> int:
         indices = range(start, stop)
         stretch = Stretch.of(indices, [self.items[index] for index in indices])
-        return self._loop(stretch, start, stop, rows, deadline, watch)
+        return self._loop(stretch, start, stop, rows, budget, watch)
 
-    def _loop(self, stretch: Stretch, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
-        """Evaluate what there is in `[start, stop)`, up to the deadline or to where the chunk ends; returns before which index
-        all is done.
+    def _loop(self, stretch: Stretch, start: int, stop: int, rows: Rows, budget: Budget, watch: Watch) -> int:
+        """Evaluate what there is in `[start, stop)`, as far as budget and chunk go; returns before which index all is done.
 
         The clock is read once for a group. A group is one item, unless items are quick; then it grows to some milliseconds, and
         its time is divided evenly.
@@ -223,7 +244,7 @@ class MapEvaluator:
             most = int(most_seconds / max(each, 1e-9)) if each < QUICK_SECONDS else 1
             rows.group = max(1, min(2 * rows.group, GROUP_MOST, most))
             before, low = now, high
-            if now > deadline or self._fails(rows):
+            if budget.is_spent(reached, now) or self._fails(rows):
                 break
         return reached
 

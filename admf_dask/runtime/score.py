@@ -18,7 +18,7 @@ from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import pause_after
 from admf_dask.ranking import Table
 from admf_dask.runtime.calls import BEGAN, row_seeds, takes
-from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Stretch, Watch, make_block
+from admf_dask.runtime.evaluate import Budget, Keep, MapEvaluator, Rows, Stretch, Watch, make_block
 from admf_dask.space import ABSENT, Combinable
 
 SLICE = 512
@@ -42,20 +42,21 @@ class ScoreEvaluator(MapEvaluator):
     keep: Keep = field(default_factory=Keep)
 
     def _slice_size(self, rows: Rows) -> int:
-        return SLICE
+        # Without constraints nothing is looked at together, and nothing made before its turn.
+        return SLICE if self.items.constraints else self.items.size
 
-    def _slice(self, start: int, stop: int, rows: Rows, deadline: float, watch: Watch) -> int:
+    def _slice(self, start: int, stop: int, rows: Rows, budget: Budget, watch: Watch) -> int:
         allowed, rejected = self._constrain(start, stop, rows)
         if allowed is None:
             stretch = Stretch(range(start, stop), lambda low, high: self.items.each(start + low, start + high))
-            return self._loop(stretch, start, stop, rows, deadline, watch)
+            return self._loop(stretch, start, stop, rows, budget, watch)
         places = start + np.flatnonzero(allowed)
         indices = places.tolist()
         if 2 * len(indices) > stop - start:
             made = list(compress(self.items.each(start, stop), allowed.tolist()))
         else:
             made = self.items.pick(places)
-        reached = self._loop(Stretch.of(indices, made), start, stop, rows, deadline, watch)
+        reached = self._loop(Stretch.of(indices, made), start, stop, rows, budget, watch)
         _count_rejected(rejected, start, reached, rows)
         return reached
 
