@@ -33,7 +33,7 @@ from admf_dask.runtime.cluster import OwnCluster
 from admf_dask.runtime.company import Company
 from admf_dask.runtime.cuts import LONGEST_LOOK_SECONDS, LOOK_SECONDS, ROOM_SECONDS, Cutter, UnderWay
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
-from admf_dask.runtime.farewells import Farewells
+from admf_dask.runtime.farewells import PAUSE, Farewells
 from admf_dask.runtime.job import (
     LACKS,
     NO_JOB,
@@ -105,6 +105,8 @@ class ClusterExecutor:
     _kind: str = ""
     _stopped: bool = False
     _deliveries: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _unsent: list[tuple[int, Sent, asyncio.Future[None]]] = field(default_factory=list)
+    """What goes to the scheduler at the end of this turn of the loop, and who waits for that."""
     _under_way: dict[int, Sent] = field(default_factory=dict)
     """By the number of their task, until it has ended or its last answer is there."""
     _cutter: Cutter = field(init=False)
@@ -181,7 +183,7 @@ class ClusterExecutor:
             await self.client._run(let_go, paths, on_error="ignore")
 
     def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
-        """One task; costs about 1 ms of the event loop's thread, where no Ctrl-C can leave a future half made."""
+        """One task; costs the event loop's thread about 1 ms in all, where no Ctrl-C can leave a future half made."""
         self.client.loop.add_callback(self._follow, Sent(chunk, budget), alone)
 
     async def _follow(self, sent: Sent, alone: bool) -> None:
@@ -237,13 +239,13 @@ class ClusterExecutor:
         if self._stopped:
             raise asyncio.CancelledError
         self._count += 1
-        number, key = self._count, (self._tasks, self._count)
-        sent.future = self.client.submit(
-            evaluate_chunk, self._run, *sent.rest, sent.budget, number, key=key, pure=False, **WAITS_ON_THE_SCHEDULER
-        )
-        if self._posts is not None:
+        number = self._count
+        if self._posts is None:
+            await self._sending(number, sent)
+        else:
             self._under_way[number] = sent
             try:
+                await self._sending(number, sent)
                 await sent.future.exception()
             finally:
                 answered = self._under_way.pop(number, None) is None
@@ -252,6 +254,36 @@ class ClusterExecutor:
                 return None
         packed: bytes = await self.client.gather(sent.future, asynchronous=True)
         return packed
+
+    def _sending(self, number: int, sent: Sent) -> asyncio.Future[None]:
+        """Done when a chunk is sent. Those of one turn of the loop go as one graph: each costs client and scheduler half a
+        millisecond, and a run begins with two chunks for each slot.
+        """
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        self._unsent.append((number, sent, done))
+        if len(self._unsent) == 1:
+            loop.call_soon(self._send)
+        return done
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        numbers, chunks, done = zip(*unsent, strict=True)
+        starts, stops = zip(*(sent.rest for sent in chunks), strict=True)
+        try:
+            if self._stopped:
+                raise asyncio.CancelledError
+            futures = self.client.map(
+                evaluate_chunk, [self._run] * len(unsent), starts, stops, [sent.budget for sent in chunks], numbers,
+                key=[(self._tasks, number) for number in numbers], pure=False, **WAITS_ON_THE_SCHEDULER,
+            )  # fmt: skip
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            for one in done:
+                one.set_exception(error)
+            return
+        for sent, future, one in zip(chunks, futures, done, strict=True):
+            sent.future = future
+            one.set_result(None)
 
     async def _deliver(self, lacking: bytes) -> None:
         """Send a machine the shared data that it lacks, once, whichever of its workers asks."""
@@ -415,6 +447,9 @@ class ClusterExecutor:
 
     async def _wind_down(self) -> None:
         self.company.stir()
+        if not (self._sent if self._posts is None else self._under_way):
+            # All is answered. Meanwhile tasks whose answers were posted end, and need not be taken back.
+            await asyncio.sleep(PAUSE)
         futures = [sent.future for sent in self._sent if sent.future is not None]
         forgotten = asyncio.Event()
         if futures and self.black_boxes is not None:

@@ -8,6 +8,11 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any
 
+PAUSE = 0.01
+"""Seconds that what can wait leaves the event loop alone when a run begins, as workers wait for it, and when it ends, as the
+driver's own thread then needs the interpreter for the result.
+"""
+
 
 class Farewells:
     """Coroutines on the event loop of a client, remembered until they are done. Thread-safe."""

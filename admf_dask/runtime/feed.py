@@ -12,10 +12,10 @@ from distributed import Client, Scheduler
 
 from admf_dask.events import Event, RunFinished
 from admf_dask.progress.digest import Update
-from admf_dask.runtime.farewells import Farewells
+from admf_dask.runtime.farewells import PAUSE, Farewells
 
-INTERVAL = 0.4
-"""Seconds between two updates at the least."""
+INTERVAL, FIRST_INTERVAL = 0.4, 1.0
+"""Seconds between two updates at the least, and between the first two: nothing is drawn of what is younger than that."""
 PLUGIN = "admf-dask-runs"
 """Name of the page's plugin on the scheduler, which keeps the runs."""
 HANDLER = "admf_dask_run"
@@ -44,7 +44,8 @@ class RunFeed:
         self._digest = digest
         self._lock = threading.Lock()
         self._due = False
-        self._sent = 0.0
+        self._not_before = 0.0
+        self._interval = FIRST_INTERVAL
         self._ended = False
 
     def on_event(self, event: Event) -> None:
@@ -64,12 +65,13 @@ class RunFeed:
             return
         loop = self._client.loop.asyncio_loop
         if last:
-            self._farewells.add(self._send(), loop)
+            self._farewells.add(self._send_in(PAUSE), loop)
         else:
-            asyncio.run_coroutine_threadsafe(self._send_in_time(), loop)
+            pause = max(PAUSE, self._not_before - time.monotonic())
+            asyncio.run_coroutine_threadsafe(self._send_in(pause), loop)
 
-    async def _send_in_time(self) -> None:
-        await asyncio.sleep(max(0.0, self._sent + INTERVAL - time.monotonic()))
+    async def _send_in(self, pause: float) -> None:
+        await asyncio.sleep(pause)
         await self._send()
 
     async def _send(self) -> None:
@@ -82,7 +84,7 @@ class RunFeed:
             update = self._digest.update()
         if update is None or self._ended:
             return
-        self._sent = time.monotonic()
+        self._not_before, self._interval = time.monotonic() + self._interval, INTERVAL
         near = getattr(self._client.cluster, "scheduler", None)
         if isinstance(near, Scheduler) and near.loop is self._client.loop:
             # A scheduler on this very event loop is told without a wire.
