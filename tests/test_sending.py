@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -98,6 +100,29 @@ def test_a_run_that_is_done_takes_nothing_back(process_session: Session, monkeyp
     assert cancelled == []
 
 
+def slow_but_for_the_first(number: int) -> int:
+    for _ in range(number * 6_000):
+        time.sleep(0.01)
+    return number
+
+
+def test_a_run_that_is_left_is_taken_back_at_once(process_session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, taken = process_session._client, threading.Event()
+    cancel = client.cancel
+
+    def spied(*args: Any, **options: Any) -> Any:
+        taken.set()
+        return cancel(*args, **options)
+
+    monkeypatch.setattr(client, "cancel", spied)
+    monkeypatch.setattr(executors, "PAUSE", 30.0)
+    outcomes = process_session.as_completed(slow_but_for_the_first, [0, 1, 1, 1])
+    assert next(outcomes).value == 0
+    outcomes.close()
+    assert taken.wait(15)
+    process_session._farewells.wait(15)
+
+
 def block(start: int, stop: int) -> Block:
     rows = np.arange(start, stop)
     return Block(
@@ -154,3 +179,6 @@ def test_nothing_is_told_of_a_runs_first_second_but_that_it_began(
     assert pauses[0] == feed.PAUSE
     assert pauses[1] == pytest.approx(100, abs=20)
     assert pauses[2:] == [pytest.approx(50, abs=20)] * 2
+    news.on_event(RunFinished(run, "finished", 102.0))
+    assert told.get(timeout=10).state == "finished"
+    assert pauses[4:] == [feed.PAUSE], "after the result, but not much"
