@@ -355,7 +355,7 @@ def test_what_waits_for_a_slot_waits_on_the_scheduler_from_the_first_chunk_on(
 
     try:
         for number in range(4):
-            executor.submit((number, number + 1), 1.0)
+            executor.submit([(number, number + 1)], 1.0)
         assert work.wait(lambda: len(states()) == 4 and "waiting" not in states())
         assert states() == ["processing"] * 2 + ["queued"] * 2
         gate.touch()
@@ -381,7 +381,7 @@ def test_who_waits_for_a_slot_is_seen_be_it_a_run_or_a_task_of_the_user(process_
 
     try:
         for number in range(4):
-            executor.submit((number, number + 1), 1.0)
+            executor.submit([(number, number + 1)], 1.0)
         assert work.wait(lambda: len(cluster.scheduler.queued) == 2)
         assert (waits(f"map-{RUN}"), waits("map-another")) == (False, True)
         task = client.submit(abs, -1, pure=False)

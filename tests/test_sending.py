@@ -116,7 +116,7 @@ def test_a_run_that_is_left_is_taken_back_at_once(process_session: Session, monk
 
     monkeypatch.setattr(client, "cancel", spied)
     monkeypatch.setattr(executors, "PAUSE", 30.0)
-    outcomes = process_session.as_completed(slow_but_for_the_first, [0, 1, 1, 1])
+    outcomes = process_session.as_completed(slow_but_for_the_first, [0, 0, 1, 1])
     assert next(outcomes).value == 0
     outcomes.close()
     assert taken.wait(15)

@@ -530,7 +530,7 @@ def test_what_a_run_holds_does_not_grow_with_its_chunks(process_session: Session
     assert isinstance(executor, ClusterExecutor)
     executor.start(RUN, "map", MapEvaluator(work.square, range(50)))
     for number in range(50):
-        executor.submit((number, number + 1), 1.0)
+        executor.submit([(number, number + 1)], 1.0)
     while answered < 50:
         answered += len(executor.wait())
     executor.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,10 +146,11 @@ class Script:
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
         self.evaluator = evaluator
 
-    def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
-        self.submitted.append(chunk)
-        for reply in self.answers.pop(chunk, [None]):  # type: ignore[list-item]
-            self.replies.put(reply or Reply(chunk, block=self.evaluate(*chunk)))
+    def submit(self, chunks: Sequence[Range], budget: float, *, alone: bool = False) -> None:
+        for chunk in chunks:
+            self.submitted.append(chunk)
+            for reply in self.answers.pop(chunk, [None]):  # type: ignore[list-item]
+                self.replies.put(reply or Reply(chunk, block=self.evaluate(*chunk)))
 
     def evaluate(self, start: int, stop: int) -> Any:
         return self.evaluator(start, stop, 60.0, Watch(threading.Event(), None))

@@ -191,15 +191,20 @@ class Run:
         if self._alone and self._in_flight:
             return
         self._alone = False
+        chunks: list[Range] = []
         while self._supply.pending.count and self._in_flight < self._most_in_flight():
             chunk = self._supply.next(self._in_flight)
             if chunk is None:
                 break
-            self._submit(chunk)
+            self._in_flight += 1
+            chunks.append(chunk)
         if not self._in_flight and (suspect := self._suspects.next()):
             self._alone = True
             self._supply.begin(suspect)
-            self._submit(suspect)
+            self._in_flight += 1
+            chunks.append(suspect)
+        if chunks:
+            self.executor.submit(chunks, self._supply.sizer.budget, alone=self._alone)
         if self.executor.can_cut:
             nothing_to_do = not (self._alone or self._supply.pending.count)
             idle = min(self.executor.slots, self._most_in_flight()) - self._in_flight if nothing_to_do else 0
@@ -214,10 +219,6 @@ class Run:
             if words := throttle.look(Machine.probe(interval=0)):
                 self._tell(Notice(self.id, words, time.time()))
         return min(limit, throttle.allowed)
-
-    def _submit(self, chunk: Range) -> None:
-        self._in_flight += 1
-        self.executor.submit(chunk, self._supply.sizer.budget, alone=self._alone)
 
     def _take(self, reply: Reply) -> Iterable[Block]:
         if reply.block is not None and reply.block.stop <= reply.chunk[1]:

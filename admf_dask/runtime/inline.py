@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 from admf_dask.runtime.alarm import Alarm
 from admf_dask.runtime.evaluate import MapEvaluator
@@ -31,9 +32,9 @@ class InlineExecutor:
             alarm = Alarm(evaluator.policy.timeout, self.cancelled, helpless=True)
             alarm.watch_this_thread(self._watch.cells, self._watch.at)
 
-    def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
-        """Put the chunk by for the next `wait`."""
-        self._chunks.append((chunk, budget))
+    def submit(self, chunks: Sequence[Range], budget: float, *, alone: bool = False) -> None:
+        """Put the chunks by, each for one `wait`."""
+        self._chunks.extend((chunk, budget) for chunk in chunks)
 
     def even_out(self, idle: int, seconds_per_item: float | None) -> None:
         """The one slot is never idle beside a chunk."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,8 +56,8 @@ class Executor(Protocol):
     def start(self, run: str, kind: str, evaluator: MapEvaluator) -> None:
         """Make the evaluator known. Raises TaskError if it cannot travel."""
 
-    def submit(self, chunk: Range, budget: float, *, alone: bool = False) -> None:
-        """Begin a chunk, `alone` with no other run beside it; its reply comes through `wait`."""
+    def submit(self, chunks: Sequence[Range], budget: float, *, alone: bool = False) -> None:
+        """Begin chunks, `alone` with no other run beside them; their replies come through `wait`."""
 
     def even_out(self, idle: int, seconds_per_item: float | None) -> None:
         """So many slots have nothing to do, 0 to end that: of chunks with much to do a part comes back, if they can be cut."""
