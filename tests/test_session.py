@@ -525,6 +525,23 @@ def test_a_job_is_taken_away_from_the_others_when_a_worker_just_died(
 
 
 @pytest.mark.cluster
+def test_workers_tell_of_themselves_once_a_second(process_session: Session) -> None:
+    async def beat(dask_worker: Any) -> float:
+        await dask_worker.heartbeat()
+        return float(dask_worker.periodic_callbacks["heartbeat"].callback_time)
+
+    intervals = process_session.client.run(beat)
+    assert list(intervals.values()) == [1000.0] * 2
+    cluster = process_session._cluster
+    assert isinstance(cluster, OwnCluster)
+
+    async def of_nobody() -> dict[str, Any]:
+        return cluster._on_heartbeat(address="tls://127.0.0.1:9", metrics={})
+
+    assert cluster.sync(of_nobody)["status"] == "missing"
+
+
+@pytest.mark.cluster
 def test_what_a_run_holds_does_not_grow_with_its_chunks(process_session: Session) -> None:
     executor, answered = process_session._executor(), 0
     assert isinstance(executor, ClusterExecutor)

@@ -48,7 +48,7 @@ _CONFIG: dict[str, Any] = {
     "distributed.worker.memory.pause": False,  # a paused worker with nothing to spill would wait for ever
     # Each look of Dask at itself takes the interpreter away from the item under way. At the stock intervals (10 ms, 20 ms,
     # 100 ms, 500 ms) that was 4 % of a worker and 5 % of a CPU in this process; at these it is under 1 % and 2 %.
-    "distributed.worker.profile.interval": "200ms",
+    "distributed.worker.profile.interval": "500ms",
     "distributed.worker.profile.cycle": "2s",
     "distributed.admin.tick.interval": "1s",
     "distributed.worker.memory.monitor-interval": "200ms",
@@ -56,6 +56,10 @@ _CONFIG: dict[str, Any] = {
     # Workers of ours have no pages. For those of the stock ones each of them imported thirty modules as it started.
     "distributed.worker.http.routes": [],
 }
+HEARTBEAT_SECONDS = 1.0
+"""Between two heartbeats of a worker at the least: what Dask takes for more than ten of them. At its half a second for fewer each
+item's interpreter is taken away twice as often, and the page has no use for that.
+"""
 _ROUTES = "distributed.scheduler.http.routes"
 _PROXY = "distributed.http.proxy"
 """Leads to the pages of workers, which ours do not have. Where jupyter-server-proxy is installed it loads 150 modules for them:
@@ -180,11 +184,18 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         await super()._start()
         self.scheduler.add_plugin(PromptStreams())
         self.scheduler.stream_handlers[POST] = self._on_post
+        self.scheduler.handlers["heartbeat_worker"] = self._on_heartbeat
         await self.scheduler.listen("inproc://")
 
     def _on_post(self, worker: str, run: str, number: int, packed: bytes, goes_on_at: int | None) -> None:
         if (take := self.posts.get(run)) is not None:
             take(number, packed, goes_on_at)
+
+    def _on_heartbeat(self, **facts: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self.scheduler.heartbeat_worker(**facts)
+        # A worker that is not known is told so, and nothing else.
+        wanted = answer.get("heartbeat-interval", 0.0)
+        return {**answer, "heartbeat-interval": max(HEARTBEAT_SECONDS, wanted)}
 
     def announce(self, name: str, job: bytes) -> None:
         """Make a run's job known, on the event loop: to each worker before any task that is sent to it from now on.
