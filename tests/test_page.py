@@ -358,7 +358,7 @@ def result() -> OptimizationResult:
 
 
 def test_a_report_is_one_file_that_needs_no_network(result: OptimizationResult, tmp_path: Path) -> None:
-    text = result.report(tmp_path / "run.html").read_text()
+    text = result.report(tmp_path / "of today" / "sweeps" / "run.html").read_text()
     assert "Optimisation of Score" in text
     assert "thin &amp;lt;market&amp;gt;" in text or "thin &lt;market&gt;" in text
     assert "cdn.bokeh.org" not in text
@@ -535,7 +535,7 @@ def others() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["backtests", "symbols", "outcomes"])
 def test_every_result_has_a_report_that_needs_no_network(others: dict[str, Any], name: str, tmp_path: Path) -> None:
-    path = others[name].report(tmp_path / "run.html")
+    path = others[name].report(tmp_path / "of today" / "run.html")
     text = path.read_text()
     assert "cdn.bokeh.org" not in text
     assert "<script src=" not in text

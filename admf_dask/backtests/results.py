@@ -189,8 +189,8 @@ class BacktestResults(Sequence[BacktestResult]):
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write one HTML file that opens without a network: Sharpe ratios, heatmaps, equity of the best, the failures.
 
-        Returns the path. About 4 MB, most of them the library that draws; costs a second. Raises OSError where it cannot be
-        written.
+        Returns the path; its folder is made where it is missing. About 4 MB, most of them the library that draws; costs a second.
+        Raises OSError where it cannot be written.
         """
         from admf_dask.page.report import save_report
 

@@ -45,7 +45,11 @@ class _Still:
 
 
 def save_report(update: Update, path: Path) -> Path:
-    """Write the file; about 4 MB, most of them the library that draws. Raises OSError where it cannot be written."""
+    """Write the file, and its folder where that is missing; about 4 MB, most of them the library that draws.
+
+    Raises OSError where it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     view = RunView.of(update)
     page, surfaces = Page(_Still(view)), _surfaces(view)
     scored = bool(view.size)

@@ -110,8 +110,8 @@ class SymbolResults(dict[str, Any]):
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write one HTML file that opens without a network: counts, a cell for each symbol, failures with tracebacks.
 
-        Returns the path. About 4 MB, most of them the library that draws; costs a second. Raises OSError where it cannot be
-        written.
+        Returns the path; its folder is made where it is missing. About 4 MB, most of them the library that draws; costs a second.
+        Raises OSError where it cannot be written.
         """
         from admf_dask.page.report import save_report
 
