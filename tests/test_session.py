@@ -14,6 +14,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 import urllib.request
 from concurrent.futures import Future
 from dataclasses import fields
@@ -53,7 +54,7 @@ from admf_dask.runtime.executors import ClusterExecutor, total_threads
 from admf_dask.runtime.farewells import Farewells
 from admf_dask.runtime.feed import RunFeed
 from admf_dask.runtime.job import ANNOUNCE, LARGEST_POSTED, Job, plugin_name
-from admf_dask.runtime.replies import Reply
+from admf_dask.runtime.replies import Death, Reply
 
 HERE = Path(__file__).parent
 RUN = "0123456789abcdef" * 2
@@ -522,6 +523,27 @@ def test_a_job_is_taken_away_from_the_others_when_a_worker_just_died(
     monkeypatch.undo()
     left = process_session.client.run(lambda dask_worker: name in dask_worker.plugins, workers=others)
     assert set(left.values()) == {False}
+
+
+@pytest.mark.cluster
+def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(process_session: Session) -> None:
+    cluster = process_session._cluster
+    assert isinstance(cluster, OwnCluster)
+    before = set(cluster.pids())
+    taken = [pid for pid in range(2, max(before) + 100_000) if pid not in before]
+    cluster.deaths.update(dict.fromkeys(taken, Death()))
+    cluster.ended.update(dict.fromkeys(taken, RUN))
+    os.kill(min(before), signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while not (fresh := set(cluster.pids()) - before) or len(process_session.client.nthreads()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (pid,) = fresh
+    assert cluster.why_died(min(before)) is not None
+    assert (cluster.why_died(pid), pid in cluster.ended) == (None, False)
+    for number in taken:
+        cluster.deaths.pop(number, None)
+        cluster.ended.pop(number, None)
 
 
 @pytest.mark.cluster

@@ -77,12 +77,12 @@ def prepare_processes() -> None:
 class WatchedNanny(Nanny):  # type: ignore[misc]
     """A nanny that remembers how its processes ended, and does not change this process's environment."""
 
-    def __init__(self, *args: Any, deaths: dict[int, Death], **kwargs: Any) -> None:
-        """`deaths` maps the pid of a dead worker to what is known."""
+    def __init__(self, *args: Any, deaths: dict[int, Death], ended: dict[int, str], **kwargs: Any) -> None:
+        """`deaths` maps the pid of a dead worker to what is known, `ended` that of one that was ended to the run it was for."""
         super().__init__(*args, **kwargs)
         # What Dask keeps is part of this process's own settings, which are back at the stock values when a worker is replaced.
         self.config: dict[str, Any] = copy.deepcopy(self.config)
-        self._deaths = deaths
+        self._deaths, self._ended = deaths, ended
         self._pid_alive: int | None = None
         self.memory_manager = PrivateMemoryManager(self, memory_limit=kwargs.get("memory_limit", "auto"))
         self._pre_spawn = of_processes()
@@ -100,6 +100,10 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
                     await asyncio.sleep(0.005)
                 # Not later: a suspect can end the process before it has told its nanny that it is up.
                 self._pid_alive = self.pid
+                if self.pid is not None:
+                    # The system may give it the number of one that is gone.
+                    self._deaths.pop(self.pid, None)
+                    self._ended.pop(self.pid, None)
             status = await starting
         except asyncio.CancelledError:
             starting.cancel()
@@ -150,7 +154,7 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         self._scratch = scratch
         in_process = layout.mode == "thread"
         options: dict[str, Any] = {"memory_limit": 0, "worker_class": LoopbackWorker} if in_process else {
-            "memory_limit": layout.memory_limit, "worker_class": WatchedNanny, "deaths": self.deaths,
+            "memory_limit": layout.memory_limit, "worker_class": WatchedNanny, "deaths": self.deaths, "ended": self.ended,
             "preload": ["admf_dask.runtime.preload"], "env": {**os.environ, **inner_thread_variables()},
         }  # fmt: skip
         routes = [route for route in dask.config.get(_ROUTES) if route != _PROXY]
