@@ -48,7 +48,7 @@ _CONFIG: dict[str, Any] = {
     "distributed.worker.memory.pause": False,  # a paused worker with nothing to spill would wait for ever
     # Each look of Dask at itself takes the interpreter away from the item under way. At the stock intervals (10 ms, 20 ms,
     # 100 ms, 500 ms) that was 4 % of a worker and 5 % of a CPU in this process; at these it is under 1 % and 2 %.
-    "distributed.worker.profile.interval": "500ms",
+    "distributed.worker.profile.interval": "200ms",
     "distributed.worker.profile.cycle": "2s",
     "distributed.admin.tick.interval": "1s",
     "distributed.worker.memory.monitor-interval": "200ms",
