@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
 import common
 from contenders import CONTENDERS, OURS
+from gauge import Gauge
 from loads import Grid, calibrate, describe
-from race import COLD, COLUMNS, Results, cold_rows, race, rows_of
+from race import BRIEF, COLD, COLUMNS, QUICK, WHOLE, Results, cold_rows, race, rows_of
 
 GOAL = 0.90
 OURS_IN_OTHER_MODES = ("admf_dask hybrid", "admf_dask thread", "admf_dask enabled: false")
@@ -44,10 +46,17 @@ LIGHT, HEAVY = "light", "heavy"
 
 
 def make_loads(given: argparse.Namespace) -> tuple[Grid, Grid]:
-    """Both loads, calibrated to this machine."""
+    """Both loads, calibrated to this machine as it is with all slots busy."""
     light = Grid(LIGHT, calibrate(10e-6), 10e-6, fast=100 if given.brief else 250, slow=400)
     heavy = Grid(HEAVY, calibrate(20e-3), 20e-3, fast=common.of_form(given, 50, 10, 3), slow=20)
-    return light, heavy
+    with Gauge(given.slots, common.of_form(given, WHOLE, QUICK, BRIEF).window) as gauge:
+        return _corrected(light, gauge), _corrected(heavy, gauge)
+
+
+def _corrected(load: Grid, gauge: Gauge) -> Grid:
+    # One process alone, for some hundredths of a second, was a third too fast or too slow.
+    each = gauge.seconds(load) * gauge.slots / len(load.items)
+    return replace(load, loops=max(1, round(load.loops * load.nominal / each)))
 
 
 def verdicts(results: Results) -> list[str]:
