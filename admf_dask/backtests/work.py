@@ -122,7 +122,8 @@ class Backtests(MapEvaluator):
             if of and self._together(configs, of, low, rows, watch):
                 low = high
             else:
-                low = self._loop(Stretch.of(range(low, high), configs), low, high, rows, Budget(inf, low, high), watch)
+                unlimited = Budget(inf, low, high, began)
+                low = self._loop(Stretch.of(range(low, high), configs), low, high, rows, unlimited, watch)
             spent = max(perf_counter() - began, 1e-9)
             if spent > budget or self._fails(rows):
                 break

@@ -119,7 +119,7 @@ class Budget:
     seconds: float
     start: int
     stop: int
-    began: float = field(default_factory=lambda: perf_counter())
+    began: float
 
     def is_spent(self, reached: int, now: float) -> bool:
         """Whether to stop before item `reached`: the time is over, and at the pace so far the rest would take more than a little
@@ -189,7 +189,7 @@ class MapEvaluator:
 
     def __call__(self, start: int, stop: int, budget: float, watch: Watch) -> Block:
         """Evaluate `[start, stop)`, or the part of it that fits in `budget` seconds."""
-        limit = Budget(budget, start, stop)
+        limit = Budget(budget, start, stop, perf_counter())
         rows = Rows()
         low = start
         while low < stop:
