@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from admf_dask.runtime.chunks import FLOOR_SECONDS, PARTS, WAITING_SECONDS, ChunkSizer, Pending
+from admf_dask.runtime.chunks import FLOOR_SECONDS, PARTS, WAITING_SECONDS, Budget, ChunkSizer, Pending
 from admf_dask.runtime.cuts import LOOK_SECONDS, Cutter, UnderWay, worth
-from admf_dask.runtime.evaluate import Budget
 
 GAP, CPU = 0.004, 0.002
 """Seconds that a slot waits for a chunk, and that the driver has its hands full with an answer."""

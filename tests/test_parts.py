@@ -18,8 +18,8 @@ from admf_dask.outcomes import Block
 from admf_dask.policy import Policy
 from admf_dask.runtime import job as jobs
 from admf_dask.runtime.blackbox import BlackBox, cut
-from admf_dask.runtime.chunks import PARTS
-from admf_dask.runtime.evaluate import Budget, MapEvaluator
+from admf_dask.runtime.chunks import PARTS, Budget
+from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Sent
 from admf_dask.runtime.job import POSTED, Job, Watch, pack_reply, unpack_reply
 from admf_dask.runtime.score import ScoreEvaluator

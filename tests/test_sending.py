@@ -92,7 +92,7 @@ def test_the_first_chunks_of_a_run_are_one_graph(process_session: Session, monke
 def test_a_run_that_is_done_takes_nothing_back(process_session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     client, cancelled = process_session._client, []
     monkeypatch.setattr(client, "cancel", lambda futures, **_: cancelled.append(futures))
-    monkeypatch.setattr(executors, "PAUSE", 1.0)
+    monkeypatch.setattr(executors, "PAUSE", 3.0)
     process_session._farewells.wait(10)
     process_session.map(abs, range(10), progress=False)
     assert process_session._farewells._futures
@@ -131,7 +131,13 @@ def block(start: int, stop: int) -> Block:
 
 
 def test_news_of_a_moment_are_told_once(thread_session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "PAUSE", 0.3)
+    gate: Future[None] = Future()
+
+    async def held(self: RunFeed, pause: float) -> None:
+        await asyncio.wrap_future(gate)
+        await self._send()
+
+    monkeypatch.setattr(RunFeed, "_send_in", held)
     ready: Future[bool] = Future()
     ready.set_result(True)
     told: list[Any] = []
@@ -145,6 +151,7 @@ def test_news_of_a_moment_are_told_once(thread_session: Session, monkeypatch: py
     news.on_event(BlockFinished(run, block(2, 4), 102.0))
     assert told == [], "a beginning run has the event loop to itself"
     news.on_event(RunFinished(run, "finished", 103.0))
+    gate.set_result(None)
     farewells.wait(10)
     assert [(update.done, update.state) for update in told] == [(4, "finished")]
 

@@ -21,7 +21,8 @@ from admf_dask.engine.result import FILL_COLUMNS
 from admf_dask.outcomes import Block, Curve
 from admf_dask.runtime import Keep, MapEvaluator
 from admf_dask.runtime.calls import BEGAN
-from admf_dask.runtime.evaluate import LARGEST_RESULT, Budget, Rows, Stretch, Watch
+from admf_dask.runtime.chunks import Budget
+from admf_dask.runtime.evaluate import LARGEST_RESULT, Rows, Stretch, Watch
 
 SCORE = "sharpe_ratio"
 """What ranks while they run."""

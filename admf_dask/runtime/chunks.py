@@ -5,8 +5,9 @@ can follow about 200 chunks a second, so with many slots it must hold more. A ch
 end, the progress and Ctrl-C. Two rules together give both:
 
 - the driver asks for about `target` seconds of items, by the mean duration measured so far, and for less near the end;
-- the worker stops at the end of the item in which `budget` seconds ran out, and what it did not reach goes back to the
-  driver. So the first chunks need no probing, and a stretch of slow items is shared out instead of holding up the end.
+- the worker stops at the end of the item in which `budget` seconds ran out (or a little later, if all is done then), and what
+  it did not reach goes back to the driver. So the first chunks need no probing, and a stretch of slow items is shared out
+  instead of holding up the end.
 
 Where the driver can cut a chunk that is under way (see `cuts`), on this machine, nothing need be cut fine in advance: what is
 left is dealt out evenly, and again if it turns out not to be even. Nor need a worker there return a chunk that takes longer than
@@ -29,6 +30,8 @@ FLOOR_SECONDS = 0.03
 FIRST_BUDGET_SECONDS = 0.35
 PATIENCE = 1.25
 """A worker may take this many times the target before it returns what it has."""
+LITTLE_MORE = 0.2
+"""The part of a budget by which it may be exceeded, where all is done then."""
 PARTS = 4
 """Budgets within which a worker may finish a chunk, where it tells what it has after each. What would take longer at the pace of
 the part that it did is returned: then there is too much of it for one slot, or the next items are unlike those before."""
@@ -100,6 +103,26 @@ class ChunkSizer:
         if self.seconds_per_item is None and not self.can_cut:
             return max(FIRST_BUDGET_SECONDS, self.floor)
         return PATIENCE * self.target
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The time for the items `[start, stop)`, from when the first began."""
+
+    seconds: float
+    start: int
+    stop: int
+    began: float
+
+    def is_spent(self, reached: int, now: float) -> bool:
+        """Whether to stop before item `reached`: the time is over, and at the pace so far the rest would take more than a little
+        beyond it. A rest smaller than that is not worth to be told of, or dealt out, by itself.
+        """
+        spent = now - self.began
+        if spent <= self.seconds:
+            return False
+        left = (self.stop - reached) * spent / max(1, reached - self.start)
+        return spent + left > (1 + LITTLE_MORE) * self.seconds
 
 
 @dataclass(slots=True)

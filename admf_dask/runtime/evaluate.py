@@ -26,6 +26,7 @@ from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import Policy, pause_after
 from admf_dask.runtime.alarm import SoftStop
 from admf_dask.runtime.calls import BEGAN, Cells, Takes, prepare
+from admf_dask.runtime.chunks import Budget
 from admf_dask.runtime.shared import SharedData, taking, value_of
 from admf_dask.text import did_you_mean, format_bytes
 
@@ -37,8 +38,6 @@ QUICK_SECONDS = 0.0005
 """What takes longer is timed by itself, and told by itself."""
 TIMEOUT_SHARE = 0.02
 """The part of a timeout that a group may take, as an item that is stopped is said to have begun with its group."""
-LITTLE_MORE = 0.2
-"""The part of a budget by which it may be exceeded, where all is done then."""
 LARGEST_RESULT = 500_000_000
 """Bytes of one pickled result."""
 _HERE = os.path.dirname(__file__)
@@ -110,26 +109,6 @@ def _again(call: Callable[[Any], Any], stretch: Stretch, place: int) -> Any:
     """Call with an item that is made anew: the function may have changed what it was given before."""
     (item,) = stretch.make(place, place + 1)
     return call(item)
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The time for the items `[start, stop)`, from when the first began."""
-
-    seconds: float
-    start: int
-    stop: int
-    began: float
-
-    def is_spent(self, reached: int, now: float) -> bool:
-        """Whether to stop before item `reached`: the time is over, and at the pace so far the rest would take more than a little
-        beyond it. A rest smaller than that is not worth to be told of, or dealt out, by itself.
-        """
-        spent = now - self.began
-        if spent <= self.seconds:
-            return False
-        left = (self.stop - reached) * spent / max(1, reached - self.start)
-        return spent + left > (1 + LITTLE_MORE) * self.seconds
 
 
 class CallError(TaskError):

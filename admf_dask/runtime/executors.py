@@ -262,7 +262,7 @@ class ClusterExecutor:
 
     def _sending(self, number: int, sent: Sent) -> asyncio.Future[None]:
         """Done when a chunk is sent. Those of one turn of the loop go as one graph: each costs client and scheduler half a
-        millisecond, and a run begins with two chunks for each slot.
+        millisecond, and a run begins with one or two chunks for each slot.
         """
         loop = asyncio.get_running_loop()
         done = loop.create_future()

@@ -18,7 +18,8 @@ from admf_dask.outcomes import Block, FailedItem, Failure
 from admf_dask.policy import pause_after
 from admf_dask.ranking import Table
 from admf_dask.runtime.calls import BEGAN, row_seeds, takes
-from admf_dask.runtime.evaluate import Budget, Keep, MapEvaluator, Rows, Stretch, Watch, make_block
+from admf_dask.runtime.chunks import Budget
+from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Stretch, Watch, make_block
 from admf_dask.space import ABSENT, Combinable
 
 SLICE = 512
