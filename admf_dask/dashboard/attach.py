@@ -31,6 +31,8 @@ def attach(scheduler: Any) -> None:
     application = BokehApplication(documents, scheduler, prefix="/", template_variables=variables)
     scheduler.http_application.add_application(application)
     application.initialize(IOLoop.current())
+    # Without this nobody looks for tabs that were closed, and their documents are drawn for ever.
+    application.start()
     _tell_jupyterlab(scheduler)
 
 
