@@ -175,9 +175,10 @@ def _folded_repeats(
     seconds: NDArray[np.float32],
 ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Quick items are timed in groups, so the same number stands there many times in a row."""
-    begins = np.flatnonzero(np.diff(seconds, prepend=np.nan))
-    if 4 * len(begins) > len(seconds):
+    changes = np.flatnonzero(seconds[1:] != seconds[:-1]) + 1
+    if 4 * len(changes) >= len(seconds):
         return seconds
+    begins = np.concatenate([[0], changes])
     return seconds[begins], np.diff(begins, append=len(seconds))
 
 

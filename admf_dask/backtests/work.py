@@ -161,7 +161,7 @@ class Backtests(MapEvaluator):
             _compact(dict(zip(FIGURES, row, strict=True)), one.engine, one.why)
             for row, one in zip(figures, of, strict=True)
         ]
-        rows.spans.append(range(start, start + len(configs)))
+        rows.add(range(start, start + len(configs)))
         rows.seconds.append(((perf_counter() - before) / len(configs), len(configs)))
         return True
 

@@ -76,6 +76,14 @@ class Rows:
     group: int = 1
     """Items that are timed together, by how long the last ones took."""
 
+    def add(self, span: Sequence[int]) -> None:
+        """Indices of what has a value now too."""
+        last = self.spans[-1] if self.spans else None
+        if isinstance(last, range) and isinstance(span, range) and last.stop == span.start:
+            self.spans[-1] = range(last.start, span.stop)
+        else:
+            self.spans.append(span)
+
     def table(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Indices and seconds of what has a value, each of shape (n,)."""
         indices = [
@@ -262,7 +270,7 @@ class MapEvaluator:
                 if not self._recovered(error, index, partial(_again, call, stretch, low + done - 1), rows, watch):
                     failed.add(index)
         assert len(values) - had + len(failed) == len(indices), "each item has one outcome"
-        rows.spans.append([index for index in indices if index not in failed] if failed else indices)
+        rows.add([index for index in indices if index not in failed] if failed else indices)
 
     def _recovered(self, error: BaseException, index: int, call: Callable[[], Any], rows: Rows, watch: Watch) -> bool:
         """Call an item that failed again where the policy says so; else, or in vain, it is a failure of the block."""
