@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from bokeh.client import pull_session
 from distributed import Client, LocalCluster, Security
 from distributed.batched import BatchedSend
 from distributed.comm import CommClosedError
@@ -48,12 +49,14 @@ from admf_dask.events import Notice, RunStarted
 from admf_dask.outcomes import error_words
 from admf_dask.progress.digest import Digest
 from admf_dask.runtime import FailedItemsWarning, environment, forkserver
+from admf_dask.runtime.accounts import PrivateMemoryManager, pause_before_next_look, private_memory
 from admf_dask.runtime.cluster import OwnCluster
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, total_threads
 from admf_dask.runtime.farewells import Farewells
 from admf_dask.runtime.feed import RunFeed
 from admf_dask.runtime.job import ANNOUNCE, LARGEST_POSTED, Job, plugin_name
+from admf_dask.runtime.links import PAGE
 from admf_dask.runtime.replies import Death, Reply
 
 HERE = Path(__file__).parent
@@ -222,6 +225,40 @@ def test_the_dashboard_opens_under_the_link() -> None:
         assert session.dashboard_link is not None
         with urllib.request.urlopen(session.dashboard_link, timeout=20) as page:
             assert "Dask" in page.read().decode()
+        assert _paces_of_pages(session) == [(2_000, 5_000)] * 2
+        # A tab that is closed is forgotten; the stock 15 seconds after that would be long in here.
+        pages = [page for page in _pages(session) if f"/{PAGE}" in page.app_paths]
+        tab = pull_session(url=session.dashboard_link)
+        assert [len(page.get_sessions(f"/{PAGE}")) for page in pages] == [2], "and what was read above"
+        pages[0]._unused_session_lifetime_milliseconds = 1
+        tab.close()
+        deadline = time.monotonic() + 30
+        while pages[0].get_sessions(f"/{PAGE}"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def _pages(session: Session) -> list[Any]:
+    """The stock ones and ours."""
+    assert isinstance(session._cluster, OwnCluster)
+    return [one for one in session._cluster.scheduler.http_application.applications if hasattr(one, "app_paths")]
+
+
+def _paces_of_pages(session: Session) -> list[tuple[float, float]]:
+    """Milliseconds between two looks for readers who left, and two greetings."""
+    jobs = [(page._cleanup_job, page._ping_job) for page in _pages(session)]
+    assert all(job.is_running() for both in jobs for job in both)
+    return [(cleanup.callback_time, ping.callback_time) for cleanup, ping in jobs]
+
+
+@pytest.mark.cluster
+def test_a_pace_of_the_pages_that_is_asked_for_is_kept() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.dashboard.bokeh-application.keep_alive_milliseconds": 700}),
+        Session(mode="thread", workers=1) as session,
+    ):
+        assert session.dashboard_link is not None
+        assert _paces_of_pages(session) == [(2_000, 700)] * 2
 
 
 def test_a_client_of_the_users_is_used_and_left_open(thread_session: Session) -> None:
@@ -561,6 +598,64 @@ def test_workers_tell_of_themselves_once_a_second(process_session: Session) -> N
         return cluster._on_heartbeat(address="tls://127.0.0.1:9", metrics={})
 
     assert cluster.sync(of_nobody)["status"] == "missing"
+
+
+@pytest.mark.cluster
+def test_nothing_wakes_this_process_five_times_a_second_and_no_nanny_looks_at_it_too(process_session: Session) -> None:
+    cluster = process_session._cluster
+    assert isinstance(cluster, OwnCluster)
+    looks = {name: pc.callback_time for name, pc in cluster.scheduler.periodic_callbacks.items()}
+    assert min(looks.values()) >= 1_000, looks
+    assert looks["idle-timeout"] == looks["no-workers-timeout"] == 5_000
+    for nanny in cluster.workers.values():
+        assert set(nanny.periodic_callbacks) == {"memory_monitor"}
+        assert nanny.periodic_callbacks["memory_monitor"].is_running()
+
+    def of_worker(dask_worker: Any) -> float:
+        return float(dask_worker.periodic_callbacks["memory_monitor"].callback_time)
+
+    assert set(process_session.client.run(of_worker).values()) == {1_000.0}
+
+
+@pytest.mark.cluster
+def test_timeouts_that_are_asked_for_are_looked_for_as_often_as_dask_does() -> None:
+    names = ("idle-timeout", "no-workers-timeout")
+    with (
+        dask.config.set({f"distributed.scheduler.{name}": "1 hour" for name in names}),
+        Session(ParallelConfig(mode="thread", max_workers=1, dashboard=None)) as session,
+    ):
+        assert isinstance(session._cluster, OwnCluster)
+        looks = session._cluster.scheduler.periodic_callbacks
+        assert [looks[name].callback_time for name in names] == [250, 250]
+
+
+@pytest.mark.parametrize(
+    ("room", "threads", "pause"),
+    [(2**40, 1, 1.0), (2 * 2**30, 1, 0.5), (2 * 2**30, 2, 0.25), (2**20, 1, 0.2), (0, 4, 0.2)],
+)
+def test_a_process_is_looked_at_before_it_can_have_outgrown_its_limit(room: int, threads: int, pause: float) -> None:
+    assert pause_before_next_look(room, threads) == pause
+
+
+def test_a_nanny_looks_at_its_process_more_often_the_nearer_that_is_to_its_limit() -> None:
+    looks = SimpleNamespace(callback_time=1_000.0)
+    process = SimpleNamespace(pid=os.getpid())
+    held = private_memory(os.getpid())
+    nanny: Any = SimpleNamespace(
+        nthreads=1, periodic_callbacks={"memory_monitor": looks}, status=SimpleNamespace(name="running"),
+        process=SimpleNamespace(process=process),
+    )  # fmt: skip
+    manager = PrivateMemoryManager.__new__(PrivateMemoryManager)
+    manager.memory_terminate_fraction, manager.peaks, manager._last_terminated_pid = 1.0, {}, -1
+    for limit, pause in ((held + 100 * 2**30, 1_000), (held + 2**31, 500), (held + 2**25, 200)):
+        manager.memory_limit = limit
+        manager.memory_monitor(nanny)
+        assert looks.callback_time == pytest.approx(pause, rel=0.05)
+    manager.memory_limit = held + 100 * 2**30
+    manager.memory_monitor(nanny)
+    nanny.status.name = "init"
+    manager.memory_monitor(nanny)
+    assert looks.callback_time == 200, "of the next process nothing is known"
 
 
 @pytest.mark.cluster

@@ -18,6 +18,13 @@ from admf_dask.machine import Machine
 if TYPE_CHECKING:
     import pandas as pd
 
+LOOK_SECONDS = 0.2
+"""Between two looks at a worker process that is near its limit, where every look counts."""
+LONGEST_LOOK_SECONDS = 1.0
+GROWS_BY = 4 * 2**30
+"""Bytes a second by which a thread makes its process grow at the most: what a CPU can write into new pages."""
+_LOOKS = "memory_monitor"
+
 
 def private_memory(pid: int) -> int:
     """Bytes that belong to one process alone. Raises ProcessLookupError when it is gone."""
@@ -51,13 +58,17 @@ class PrivateMemoryManager(NannyMemoryManager):  # type: ignore[misc]
     peaks: dict[int, int]
     """Process id -> the most bytes that were seen of it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, nanny: Nanny, **kwargs: Any) -> None:
         """As the stock one."""
-        super().__init__(*args, **kwargs)
+        super().__init__(nanny, **kwargs)
         self.peaks = {}
+        if (looks := nanny.periodic_callbacks.get(_LOOKS)) is not None:
+            looks.callback_time = 1_000 * LOOK_SECONDS
 
     def memory_monitor(self, nanny: Nanny) -> None:
-        """Called five times a second."""
+        """Called one to five times a second."""
+        looks = nanny.periodic_callbacks[_LOOKS]
+        looks.callback_time = 1_000 * LOOK_SECONDS
         process = getattr(nanny.process, "process", None)
         if nanny.status.name != "running" or process is None or process.pid is None or not self.memory_limit:
             return
@@ -66,7 +77,9 @@ class PrivateMemoryManager(NannyMemoryManager):  # type: ignore[misc]
         except ProcessLookupError:
             return
         self.peaks[process.pid] = max(private, self.peaks.get(process.pid, 0))
-        if private <= self.memory_limit * float(self.memory_terminate_fraction):
+        room = self.memory_limit * float(self.memory_terminate_fraction) - private
+        if room >= 0:
+            looks.callback_time = 1_000 * pause_before_next_look(room, nanny.nthreads)
             return
         if self._last_terminated_pid == process.pid:
             process.kill()
@@ -74,6 +87,11 @@ class PrivateMemoryManager(NannyMemoryManager):  # type: ignore[misc]
         self._last_terminated_pid = process.pid
         nanny.log_event("worker-restart-memory", {"worker": nanny.worker_address, "pid": process.pid, "rss": private})
         process.terminate()
+
+
+def pause_before_next_look(room: float, threads: int) -> float:
+    """Seconds until a process may have outgrown its limit, from which it is `room` bytes away; within bounds."""
+    return min(LONGEST_LOOK_SECONDS, max(LOOK_SECONDS, room / (GROWS_BY * threads)))
 
 
 def count_private_memory(worker: Any) -> None:

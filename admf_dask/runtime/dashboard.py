@@ -17,6 +17,10 @@ from admf_dask.runtime.links import PAGE, page_link, tunnel
 DOOR = "admf_dask.dashboard"
 """Opened by name, as `dask scheduler --preload` does: the page stands above the runtime."""
 _STOCK_LINK = "{scheme}://{host}:{port}/status"
+_SERVER = "distributed.scheduler.dashboard.bokeh-application"
+_STOCK_PACE = {"keep_alive_milliseconds": 500, "check_unused_sessions_milliseconds": 500}
+_PACE = {"keep_alive_milliseconds": 5_000, "check_unused_sessions_milliseconds": 2_000}
+"""How often the server of the pages greets its readers, and looks for those who left; also where nobody reads."""
 logger = logging.getLogger("admf_dask")
 
 
@@ -50,8 +54,12 @@ class Page:
     async def _attach(self, connect: Any, preload: Any) -> None:
         scheduler = self._cluster.scheduler
         if scheduler.status.name == "running":
-            connect(scheduler.http_application, scheduler.http_server, scheduler, prefix="/")
-            await preload(scheduler)
+            stock = dask.config.get(_SERVER)
+            # What the user has set stays.
+            ours = {name: _PACE[name] for name, pace in _STOCK_PACE.items() if stock.get(name) == pace}
+            with dask.config.set({_SERVER: {**stock, **ours}}):
+                connect(scheduler.http_application, scheduler.http_server, scheduler, prefix="/")
+                await preload(scheduler)
             self._path = PAGE
 
     @property
