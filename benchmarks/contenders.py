@@ -1,7 +1,8 @@
 """The contenders: each opens what it needs, and yields a function that runs a load.
 
-Everything that can be made beforehand is (pools and clusters are open, the peers' list of items is unfolded); ours unfolds
-its grid inside the timed call, as it always does. Imports happen on opening: a contender pays for its own library only.
+Pools and clusters are open beforehand. Everybody begins with the same: the axes of a grid, or a list of items. Who needs a list
+unfolds the grid inside the timed call, as ours does on its workers; what `Pool.map` takes where its list is there already is a
+row of its own. Imports happen on opening: a contender pays for its own library only.
 """
 
 from __future__ import annotations
@@ -40,12 +41,15 @@ def from_list(values: list[float]) -> Answer:
 
 
 @contextlib.contextmanager
-def pool(slots: int, *, chunk: int | None = None) -> Iterator[Run]:
-    """`multiprocessing.Pool.map`, with its default start method."""
+def pool(slots: int, *, chunk: int | None = None, at_hand: bool = False) -> Iterator[Run]:
+    """`multiprocessing.Pool.map`, with its default start method; `at_hand`: over a list of items made beforehand."""
     import multiprocessing
 
+    def run(load: Load) -> Answer:
+        return from_list(opened.map(work.objective, load.items if at_hand else load.unfold(), chunksize=chunk))
+
     with multiprocessing.Pool(slots) as opened:
-        yield lambda load: from_list(opened.map(work.objective, load.items, chunksize=chunk))
+        yield run
         opened.close()
         opened.join()
 
@@ -56,7 +60,7 @@ def joblib_loky(slots: int) -> Iterator[Run]:
     from joblib import Parallel, delayed
 
     with Parallel(n_jobs=slots) as parallel:
-        yield lambda load: from_list(parallel(delayed(work.objective)(item) for item in load.items))
+        yield lambda load: from_list(parallel(delayed(work.objective)(item) for item in load.unfold()))
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown(wait=True)
@@ -85,7 +89,7 @@ def bag(slots: int, *, partitions_per_slot: int | None = None) -> Iterator[Run]:
     count = None if partitions_per_slot is None else slots * partitions_per_slot
 
     def run(load: Load) -> Answer:
-        return from_list(dask.bag.from_sequence(load.items, npartitions=count).map(work.objective).compute())
+        return from_list(dask.bag.from_sequence(load.unfold(), npartitions=count).map(work.objective).compute())
 
     with stock_client(slots):
         yield run
@@ -95,7 +99,7 @@ def bag(slots: int, *, partitions_per_slot: int | None = None) -> Iterator[Run]:
 def client_map(slots: int) -> Iterator[Run]:
     """`client.map` over the items: one future for each."""
     with stock_client(slots) as client:
-        yield lambda load: from_list(client.gather(client.map(work.objective, load.items, pure=False)))
+        yield lambda load: from_list(client.gather(client.map(work.objective, load.unfold(), pure=False)))
 
 
 @contextlib.contextmanager
@@ -103,7 +107,8 @@ def client_map_lists(slots: int) -> Iterator[Run]:
     """`client.map` over lists of items, batched by hand."""
 
     def run(load: Load) -> Answer:
-        batches = [load.items[start:stop] for start, stop in ranges(len(load.items), slots)]
+        items = load.unfold()
+        batches = [items[start:stop] for start, stop in ranges(len(items), slots)]
         lists = client.gather(client.map(work.evaluate_list, batches, pure=False))
         return from_list([value for each in lists for value in each])
 
@@ -118,7 +123,7 @@ def client_map_ranges(slots: int) -> Iterator[Run]:
     def run(load: Load) -> Answer:
         if not isinstance(load, Grid):
             raise TypeError("index ranges by hand are written for a grid")
-        starts, stops = zip(*ranges(len(load.items), slots))
+        starts, stops = zip(*ranges(load.fast * load.slow, slots))
         task = partial(work.evaluate_range, (load.fast, load.slow, load.loops))
         values = array("d", b"".join(client.gather(client.map(task, starts, stops, pure=False))))
         return Answer(max(values), lambda: values)
@@ -144,7 +149,8 @@ def ray_lists(slots: int) -> Iterator[Run]:
     import ray
 
     def run(load: Load) -> Answer:
-        batches = [load.items[start:stop] for start, stop in ranges(len(load.items), slots)]
+        items = load.unfold()
+        batches = [items[start:stop] for start, stop in ranges(len(items), slots)]
         lists = ray.get([task.remote(batch) for batch in batches])
         return from_list([value for each in lists for value in each])
 
@@ -179,10 +185,11 @@ def ours_map(slots: int) -> Iterator[Run]:
     from admf_dask import Session
 
     with Session(mode="process", workers=slots) as session:
-        yield lambda load: from_list(session.map(work.objective, load.items, progress=False).values())
+        yield lambda load: from_list(session.map(work.objective, load.unfold(), progress=False).values())
 
 
 OURS = "admf_dask process"
+AT_HAND = "Pool.map, list at hand"
 CONTENDERS: dict[str, Opening] = {
     OURS: ours,
     "admf_dask hybrid": partial(ours, mode="hybrid"),
@@ -190,6 +197,7 @@ CONTENDERS: dict[str, Opening] = {
     "admf_dask enabled: false": partial(ours, enabled=False),
     "admf_dask Session.map": ours_map,
     "Pool.map": pool,
+    AT_HAND: partial(pool, at_hand=True),
     "Pool.map chunksize=1": partial(pool, chunk=1),
     "joblib": joblib_loky,
     "dask.bag": bag,

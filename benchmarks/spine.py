@@ -5,8 +5,8 @@
 
 Every contender runs in a fresh process with everything opened beforehand; before it is timed, all its values are checked
 on a rehearsal, and after each timed run again. "of ideal" is (pure work / slots) / time, where the pure work is measured
-just before and just after each run by the same calls in as many processes at once. The clock runs from the call to the
-best score known.
+just before and just after each run by the same calls in as many processes at once. The clock runs from the axes of the grid
+to the best score known, for everybody; a peer's list of items is made meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import common
-from contenders import CONTENDERS, OURS
+from contenders import AT_HAND, CONTENDERS, OURS
 from gauge import Gauge
 from loads import Grid, calibrate, describe
 from race import BRIEF, COLD, COLUMNS, QUICK, WHOLE, Results, cold_rows, race, rows_of
@@ -34,7 +34,7 @@ PEERS = (
     "client.map lists",
     "ray lists",
 )
-NAMES = (OURS, *PEERS, BY_HAND, *OURS_IN_OTHER_MODES)
+NAMES = (OURS, *PEERS, AT_HAND, BY_HAND, *OURS_IN_OTHER_MODES)
 SLOW_ON_LIGHT = {"client.map": 0.02}
 QUICK_ON_LIGHT = {"client.map": 0.01, "dask.bag": 0.1, "dask.bag tuned": 0.1}
 """Shares of the light load for those that need tens of times the ideal: compare the time of an item, which a full load of
@@ -74,6 +74,13 @@ def verdicts(results: Results) -> list[str]:
         lines.append(
             f"{LIGHT}: ahead of every peer is {_met(ours > shares[best])}; the best of them is {best} at {shares[best]:.2f}"
             f"{results.doubt(OURS, LIGHT)}{results.doubt(best, LIGHT)}"
+        )
+    head_start = results.efficiency(AT_HAND, LIGHT)
+    if ours is not None and head_start is not None:
+        words = "behind" if ours < head_start else "not behind"
+        lines.append(
+            f"{LIGHT}: {words} Pool.map where the list of its items is there already, at {head_start:.2f}; ours makes its items"
+            f"{results.doubt(AT_HAND, LIGHT)}"
         )
     return lines
 
