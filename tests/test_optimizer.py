@@ -8,6 +8,7 @@ import itertools
 import math
 import operator
 import threading
+import tracemalloc
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -212,8 +213,11 @@ def test_the_driver_holds_little_more_than_what_it_keeps(monkeypatch: pytest.Mon
     assert (collector.failed, len(collector.failures)) == (60, 3)
 
 
-def test_rows_are_in_grid_order_whatever_the_order_of_the_blocks_and_if_they_lie_between_each_other() -> None:
-    collector = collect.Collector(Keep())
+@pytest.mark.parametrize("rows", [None, 13, 20])
+def test_rows_are_in_grid_order_whatever_the_order_of_the_blocks_and_if_they_lie_between_each_other(
+    rows: int | None,
+) -> None:
+    collector = collect.Collector(Keep(), rows)
     assert len(collector.table()) == 0
     for low in (6, 0, 3):
         collector.add(gathered(low, [low, low + 1.0, low + 2.0]))
@@ -223,6 +227,38 @@ def test_rows_are_in_grid_order_whatever_the_order_of_the_blocks_and_if_they_lie
         collector.add(block)
     table = collector.table()
     assert table.indices.tolist() == table.columns["score"].tolist() == list(range(13))
+    assert table.seconds.tolist() == [1.0] * 13
+
+
+@pytest.mark.parametrize("rows", [None, 6, 9])
+def test_numbers_that_some_combinations_lack_are_nan_there(rows: int | None) -> None:
+    collector = collect.Collector(Keep("score"), rows)
+    scores, trades = np.arange(6.0), np.arange(6.0) * 10
+    for low, names in ((4, ["score"]), (0, ["score", "trades"]), (2, ["score"])):
+        columns = {"score": scores[low : low + 2], "trades": trades[low : low + 2]}
+        collector.add(
+            replace(gathered(low, columns["score"].tolist()), columns={name: columns[name] for name in names})
+        )
+    table = collector.table()
+    assert table.columns["score"].tolist() == scores.tolist()
+    np.testing.assert_array_equal(table.columns["trades"], [0.0, 10.0, *[np.nan] * 4])
+
+
+def test_rows_are_not_there_twice_when_all_have_come() -> None:
+    rows = 4_000_000
+    tracemalloc.start()
+    try:
+        collector = collect.Collector(Keep(), rows)
+        for low in range(0, rows, 100_000):
+            collector.add(gathered(low, np.ones(100_000)))
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        table = collector.table()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(table) == rows
+    assert peak - before < 1.1 * table.indices.nbytes
 
 
 def test_numbers_are_named_alike_in_all_chunks() -> None:

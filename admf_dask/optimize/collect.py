@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from admf_dask.errors import ConfigError, ResourceError, SpaceError, TaskError
 from admf_dask.outcomes import Block, FailedItem
@@ -22,10 +23,52 @@ FEW_BYTES = 32 * 2**20
 
 
 @dataclass(slots=True)
+class Places:
+    """A row for each position, put where it belongs as it comes: nothing is left to be put together at the end.
+
+    Rows that were put together were there twice meanwhile. Of rows that never come no memory is taken.
+    """
+
+    count: int
+    _filled: NDArray[np.bool_] = field(init=False)
+    _seconds: NDArray[np.float32] = field(init=False)
+    _columns: dict[str, Floats] = field(init=False, default_factory=dict)
+    _rows: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        """Reserve, without touching it."""
+        self._filled, self._seconds = np.zeros(self.count, np.bool_), np.empty(self.count, np.float32)
+
+    def put(self, table: Table) -> None:
+        """Rows whose positions are not taken yet."""
+        at: slice | NDArray[np.int64] = table.indices
+        first, last = int(table.indices[0]), int(table.indices[-1])
+        if last - first == len(table) - 1:
+            at = slice(first, last + 1)
+        for name in table.columns:
+            if name not in self._columns:
+                self._columns[name] = np.empty(self.count)
+                self._columns[name][self._filled] = np.nan
+        for name, column in self._columns.items():
+            column[at] = table.columns.get(name, np.nan)
+        self._seconds[at], self._filled[at] = table.seconds, True
+        self._rows += len(table)
+
+    def table(self) -> Table:
+        """All rows there are."""
+        if self._rows == self.count:
+            return Table(np.arange(self.count), dict(self._columns), self._seconds)
+        at = np.flatnonzero(self._filled)
+        return Table(at, {name: column[at] for name, column in self._columns.items()}, self._seconds[at])
+
+
+@dataclass(slots=True)
 class Collector:
     """Takes blocks in any order; `table()` has them in grid order."""
 
     keep: Keep
+    rows: int | None = None
+    """How many there will be at most, at positions from 0; None where that is not known, or few of them may come."""
     score: str | None = None
     evaluated: int = 0
     rejected: int = 0
@@ -35,6 +78,12 @@ class Collector:
     workers: dict[str, int] = field(default_factory=dict)
     _tables: list[Table] = field(default_factory=list)
     _rows: int = 0
+    _places: Places | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Nothing is taken of memory yet."""
+        if self.keep.count is None and self.rows is not None:
+            self._places = Places(self.rows)
 
     def add(self, block: Block) -> None:
         """One more block. With `keep=n` memory stays below a few n rows."""
@@ -52,7 +101,11 @@ class Collector:
         if not len(block.indices) or block.columns is None:
             return
         self._check_score(block.columns)
-        self._tables.append(Table(block.indices, block.columns, block.seconds))
+        table = Table(block.indices, block.columns, block.seconds)
+        if self._places is not None:
+            self._places.put(table)
+            return
+        self._tables.append(table)
         self._rows += len(block.indices)
         if self.keep.count is not None and self._rows > 4 * self.keep.count + 100_000:
             self._tables = [self._best(Table.join(self._tables))]
@@ -75,6 +128,8 @@ class Collector:
 
     def table(self) -> Table:
         """All rows kept, by grid index."""
+        if self._places is not None:
+            return self._places.table()
         tables = sorted(self._tables, key=lambda table: int(table.indices[0]))
         joined = self._best(Table.join(tables))
         if all(table.indices[-1] < following.indices[0] for table, following in pairwise(tables)):

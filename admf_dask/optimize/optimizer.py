@@ -242,7 +242,8 @@ def check_seed(objective: Any, policy: Policy) -> None:
 
 
 def _optimize(run: Run, evaluator: ScoreEvaluator) -> OptimizationResult:
-    collector = Collector(evaluator.keep)
+    # Where constraints turn most away, places for all would be mostly empty.
+    collector = Collector(evaluator.keep, None if evaluator.items.constraints else run.total)
     began = time.perf_counter()
     try:
         with contextlib.closing(run.__iter__()) as blocks:
