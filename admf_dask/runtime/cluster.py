@@ -92,7 +92,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc]
         self.pre_spawn_env: dict[str, str] = {}
         for looks in ("monitor", "tick", "ticks", "shift_counters"):
             # At this process and its event loop, which the scheduler in it looks at already: and each nanny would.
-            self.periodic_callbacks.pop(looks)
+            self.periodic_callbacks.pop(looks, None)
 
     async def instantiate(self) -> Any:
         """Start the worker process; the environment is lent until the process exists, and not until it has connected."""
