@@ -244,6 +244,24 @@ def test_numbers_that_some_combinations_lack_are_nan_there(rows: int | None) -> 
     np.testing.assert_array_equal(table.columns["trades"], [0.0, 10.0, *[np.nan] * 4])
 
 
+def test_there_are_places_for_all_rows_only_where_nothing_is_turned_away(
+    inline_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    class Counted(collect.Places):
+        def __post_init__(self) -> None:
+            made.append(self.count)
+            super().__post_init__()
+
+    monkeypatch.setattr(collect, "Places", Counted)
+    space = {"fast": [1, 2, 3], "slow": [2, 3]}
+    assert len(optimize(inline_session, space, work.score, "fast < slow").frame) == 3
+    assert made == []
+    assert len(optimize(inline_session, space, work.score).frame) == 6
+    assert made == [6]
+
+
 def test_rows_are_not_there_twice_when_all_have_come() -> None:
     rows = 4_000_000
     tracemalloc.start()
