@@ -240,8 +240,14 @@ def test_who_has_answered_and_finds_nothing_is_looked_after_before_the_driver_ha
     executor.even_out(1, 0.001)
     assert executor.begun[2] == (executor._even_out, executor._look)
     assert executor._look > number
-    executor._on_post(2, b"", None)
-    assert len(executor.begun) == 3, "nothing is under way that could be cut"
+
+
+def test_the_last_answer_of_all_is_no_reason_to_look() -> None:
+    executor = Noted()
+    executor.even_out(0, None)
+    executor._under_way = {1: Sent((0, 10), 1.0)}
+    executor._on_post(1, b"", None)
+    assert executor.begun == [(executor._take_note,)]
 
 
 @pytest.mark.parametrize(

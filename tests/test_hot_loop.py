@@ -14,7 +14,7 @@ from admf_dask import ParameterSpace
 from admf_dask.policy import Policy
 from admf_dask.runtime.alarm import SoftStop, stop_softly
 from admf_dask.runtime.calls import BEGAN
-from admf_dask.runtime.evaluate import GROUP_MOST, GROUP_SECONDS, MapEvaluator
+from admf_dask.runtime.evaluate import GROUP_MOST, GROUP_SECONDS, MapEvaluator, Rows
 from admf_dask.runtime.job import Watch
 from admf_dask.runtime.score import ScoreEvaluator
 
@@ -163,6 +163,16 @@ def test_items_of_a_millisecond_are_timed_one_by_one(monkeypatch: pytest.MonkeyP
     items = [0.0006, 0.0011] * 50
     block = MapEvaluator(takes, items)(0, 100, 1e9, Watch(threading.Event(), None))
     assert block.seconds == pytest.approx(items)
+
+
+def test_spans_that_follow_one_another_are_one_and_others_are_not() -> None:
+    rows = Rows(seconds=[(0.5, 10)])
+    for span in (range(3), range(3, 5), range(7, 9), [10, 12], range(13, 14)):
+        rows.add(span)
+    assert rows.spans == [range(5), range(7, 9), [10, 12], range(13, 14)]
+    indices, seconds = rows.table()
+    assert indices.tolist() == [0, 1, 2, 3, 4, 7, 8, 10, 12, 13]
+    assert seconds.tolist() == [0.5] * 10
 
 
 def test_a_group_of_the_quickest_items_has_an_end() -> None:
