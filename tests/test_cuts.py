@@ -157,15 +157,15 @@ class BusyForAMoment(ClusterExecutor):
     moments, looks = 0, 0
 
     @property
-    def _idle(self) -> int | None:
-        idle: int | None = self.__dict__["idle"]
+    def _idle(self) -> int:
+        idle: int = self.__dict__["idle"]
         if not idle and self.moments:
             self.moments -= 1
             self.even_out(2, None)
         return idle
 
     @_idle.setter
-    def _idle(self, idle: int | None) -> None:
+    def _idle(self, idle: int) -> None:
         self.__dict__["idle"] = idle
 
     def _seen(self) -> dict[UnderWay, tuple[int, int]]:
@@ -201,66 +201,6 @@ def test_slots_that_are_idle_again_at_once_are_looked_after_once() -> None:
     executor._stopped = True
     asyncio.run(begun[0][0](*begun[0][1:]))
     assert executor.looks == 2
-
-
-def test_of_a_chunk_that_was_noted_before_the_pace_is_known_at_once() -> None:
-    cutter, seen = Cutter(2), under_way(1, 100, 900)
-    assert Cutter(2).choose([seen], 1, 10.1, None) == []
-    cutter.note([under_way(1, 0, 1_000)], 10.0)
-    assert cutter.choose([seen], 1, 10.1, None) == [(seen, 101 + 452)]
-
-
-class Noted(ClusterExecutor):
-    """Its event loop does what it is told later."""
-
-    def __init__(self) -> None:
-        self.begun: list[Any] = []
-        client: Any = SimpleNamespace(loop=SimpleNamespace(add_callback=lambda *call: self.begun.append(call)))
-        super().__init__(client, slots=2)
-        self._under_way = {1: Sent((0, 10), 1.0), 2: Sent((10, 20), 1.0), 3: Sent((20, 30), 1.0)}
-
-    def _seen(self) -> dict[UnderWay, tuple[int, int]]:
-        return {under_way(7, 3, 4): (1, 0)}
-
-
-def test_who_has_answered_and_finds_nothing_is_looked_after_before_the_driver_has_read_it() -> None:
-    executor = Noted()
-    executor.even_out(None, None)
-    executor._on_post(3, b"", None)
-    assert (executor.begun, executor._idle) == ([], None), "something waits for the slot"
-    executor.even_out(0, None)
-    executor._on_post(1, b"", 5)
-    assert executor.begun == [(executor._take_note,)], "it goes on by itself"
-    executor._on_post(1, b"", None)
-    (_, *_), (look, number) = executor.begun
-    assert (look, number, executor._idle) == (executor._even_out, executor._look, 1)
-    # What the driver says then is no news, but for the pace.
-    executor.even_out(1, None)
-    assert len(executor.begun) == 2
-    executor.even_out(1, 0.001)
-    assert executor.begun[2] == (executor._even_out, executor._look)
-    assert executor._look > number
-
-
-def test_the_last_answer_of_all_is_no_reason_to_look() -> None:
-    executor = Noted()
-    executor.even_out(0, None)
-    executor._under_way = {1: Sent((0, 10), 1.0)}
-    executor._on_post(1, b"", None)
-    assert executor.begun == [(executor._take_note,)]
-
-
-@pytest.mark.parametrize(
-    ("idle", "stopped", "noted"), [(0, False, [7]), (1, False, []), (None, False, []), (0, True, [])]
-)
-def test_chunks_are_noted_if_nothing_has_changed_meanwhile(
-    idle: int | None, stopped: bool, noted: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("admf_dask.runtime.executors.NOTE_SECONDS", 0.0)
-    executor = Noted()
-    executor._idle, executor._stopped = idle, stopped
-    asyncio.run(executor._take_note())
-    assert list(executor._cutter._first) == noted
 
 
 def test_a_chunk_is_seen_where_its_own_run_is_at_it(tmp_path: Path) -> None:

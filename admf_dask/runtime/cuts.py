@@ -17,8 +17,6 @@ HAND_OVER_SECONDS = 0.005
 """From a cut until a slot that had nothing to do begins with what was cut off."""
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.5
 """Between two looks, at first and after many in vain."""
-NOTE_SECONDS = 0.05
-"""From when nothing waits any more until it is noted where the chunks are; from there their pace is measured."""
 ROOM_SECONDS = 0.2
 """Of a chunk while others wait for a slot; and between two looks for that a quarter of it."""
 QUICKEST_SECONDS = 1e-9
@@ -80,11 +78,6 @@ class Cutter:
     """When it was first seen at the item at which it was seen last."""
     _cut: dict[int, tuple[float, int]] = field(default_factory=dict)
     """When it was cut, and for how many others."""
-
-    def note(self, seen: Iterable[UnderWay], now: float) -> None:
-        """Where chunks are, for what is asked later."""
-        for chunk in seen:
-            self._outlook(chunk, now, None)
 
     def choose(
         self, seen: Iterable[UnderWay], idle: int, now: float, seconds_per_item: float | None

@@ -206,9 +206,9 @@ class Run:
         if chunks:
             self.executor.submit(chunks, self._supply.sizer.budget, alone=self._alone)
         if self.executor.can_cut:
-            slots, in_flight = min(self.executor.slots, self._most_in_flight()), self._in_flight
-            waits = self._alone or self._supply.pending.count or in_flight > slots
-            self.executor.even_out(None if waits else slots - in_flight, self._supply.seconds_per_item)
+            nothing_to_do = not (self._alone or self._supply.pending.count)
+            idle = min(self.executor.slots, self._most_in_flight()) - self._in_flight if nothing_to_do else 0
+            self.executor.even_out(max(0, idle), self._supply.seconds_per_item)
 
     def _most_in_flight(self) -> int:
         limit, throttle = self.executor.in_flight_limit, self.throttle

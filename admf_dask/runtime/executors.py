@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 import pickle
 import queue
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +31,7 @@ from admf_dask.runtime.alarm import GRACE, Ages, interval
 from admf_dask.runtime.blackbox import cut, read_executing
 from admf_dask.runtime.cluster import OwnCluster
 from admf_dask.runtime.company import Company
-from admf_dask.runtime.cuts import LONGEST_LOOK_SECONDS, LOOK_SECONDS, NOTE_SECONDS, ROOM_SECONDS, Cutter, UnderWay
+from admf_dask.runtime.cuts import LONGEST_LOOK_SECONDS, LOOK_SECONDS, ROOM_SECONDS, Cutter, UnderWay
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.farewells import PAUSE, Farewells
 from admf_dask.runtime.job import (
@@ -113,12 +112,10 @@ class ClusterExecutor:
     _cutter: Cutter = field(init=False)
     _cuts: dict[int, int] = field(default_factory=dict)
     """Where chunks are to end that were not seen since, by number."""
-    _idle: int | None = None
-    """Slots that have nothing to do; None while something waits for one."""
+    _idle: int = 0
     _seconds_per_item: float | None = None
     _look: int = 0
-    """The last time that slots had nothing to do after they all had."""
-    _looks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Counts the times that slots had nothing to do after they all had."""
     _overdue: dict[int | str, tuple[Range, ...]] = field(default_factory=dict)
     """What was overdue in processes that were ended for it: by process id here, by address on other machines."""
 
@@ -212,13 +209,10 @@ class ClusterExecutor:
             return
         goes_on = None if goes_on_at is None or goes_on_at >= sent.rest[1] else (goes_on_at, sent.rest[1])
         self._replies.put((sent.rest, packed, goes_on))
-        if goes_on is not None:
+        if goes_on is None:
+            del self._under_way[number]
+        else:
             sent.rest = goes_on
-            return
-        del self._under_way[number]
-        if self._idle is not None and self._under_way:
-            # The driver will find that out by itself, but it has the answer to read first.
-            self.even_out(self._idle + 1, self._seconds_per_item)
 
     async def _reply(self, sent: Sent) -> Reply | BaseException | None:
         """Send the task, wait for it, fetch its bytes, None if they are posted; the scheduler forgets it when it is released."""
@@ -321,21 +315,12 @@ class ClusterExecutor:
         answers = await self.client._run(function, *args, workers=[address], wait=True, on_error="raise")
         return answers.get(address)
 
-    def even_out(self, idle: int | None, seconds_per_item: float | None) -> None:
+    def even_out(self, idle: int, seconds_per_item: float | None) -> None:
         """Look at what the workers are at, as long as there are idle slots; costs a few microseconds a process and look."""
-        had, knew = self._idle, self._seconds_per_item
-        self._idle, self._seconds_per_item = idle, seconds_per_item
-        if idle and (not had or (knew is None and seconds_per_item is not None)):
-            self._look = next(self._looks)
+        had, self._idle, self._seconds_per_item = self._idle, idle, seconds_per_item
+        if idle and not had:
+            self._look += 1
             self.client.loop.add_callback(self._even_out, self._look)
-        elif idle == 0 and had is None:
-            self.client.loop.add_callback(self._take_note)
-
-    async def _take_note(self) -> None:
-        """Of where the chunks are, so that their pace is known when the first of them is done."""
-        await asyncio.sleep(NOTE_SECONDS)
-        if self._idle == 0 and not self._stopped:
-            self._cutter.note(self._seen(), time.monotonic())
 
     async def _even_out(self, look: int) -> None:
         """Until all slots are busy. That may be noticed only when some are idle again: then the next look has begun."""

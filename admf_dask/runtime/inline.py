@@ -36,7 +36,7 @@ class InlineExecutor:
         """Put the chunks by, each for one `wait`."""
         self._chunks.extend((chunk, budget) for chunk in chunks)
 
-    def even_out(self, idle: int | None, seconds_per_item: float | None) -> None:
+    def even_out(self, idle: int, seconds_per_item: float | None) -> None:
         """The one slot is never idle beside a chunk."""
 
     def wait(self) -> list[Reply]:

@@ -59,11 +59,8 @@ class Executor(Protocol):
     def submit(self, chunks: Sequence[Range], budget: float, *, alone: bool = False) -> None:
         """Begin chunks, `alone` with no other run beside them; their replies come through `wait`."""
 
-    def even_out(self, idle: int | None, seconds_per_item: float | None) -> None:
-        """So many slots have nothing to do: of chunks with much to do a part comes back, if they can be cut.
-
-        0 ends that, and says that nothing waits for the next one that is free; None that something does.
-        """
+    def even_out(self, idle: int, seconds_per_item: float | None) -> None:
+        """So many slots have nothing to do, 0 to end that: of chunks with much to do a part comes back, if they can be cut."""
 
     def wait(self) -> list[Reply]:
         """Block until there is a reply; return all there are. Raises ClusterLost, or CallError for a wrong call."""
