@@ -638,15 +638,18 @@ def test_a_process_is_looked_at_before_it_can_have_outgrown_its_limit(room: int,
 
 
 def test_a_nanny_looks_at_its_process_more_often_the_nearer_that_is_to_its_limit() -> None:
-    looks = SimpleNamespace(callback_time=1_000.0)
     process = SimpleNamespace(pid=os.getpid())
     held = private_memory(os.getpid())
     nanny: Any = SimpleNamespace(
-        nthreads=1, periodic_callbacks={"memory_monitor": looks}, status=SimpleNamespace(name="running"),
+        nthreads=1, periodic_callbacks={}, status=SimpleNamespace(name="running"),
         process=SimpleNamespace(process=process),
     )  # fmt: skip
-    manager = PrivateMemoryManager.__new__(PrivateMemoryManager)
-    manager.memory_terminate_fraction, manager.peaks, manager._last_terminated_pid = 1.0, {}, -1
+    with dask.config.set(
+        {"distributed.worker.memory.terminate": 1.0, "distributed.worker.memory.monitor-interval": "1s"}
+    ):
+        manager = PrivateMemoryManager(nanny, memory_limit=2**30)
+    looks = nanny.periodic_callbacks["memory_monitor"]
+    assert looks.callback_time == 200, "of a first process nothing is known either"
     for limit, pause in ((held + 100 * 2**30, 1_000), (held + 2**31, 500), (held + 2**25, 200)):
         manager.memory_limit = limit
         manager.memory_monitor(nanny)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.2
 """Between two looks at a worker process that is near its limit, where every look counts."""
 LONGEST_LOOK_SECONDS = 1.0
+"""And at one that is far from it: so old is at the most what is said of its memory when it is killed from outside."""
 GROWS_BY = 4 * 2**30
 """Bytes a second by which a thread makes its process grow at the most: what a CPU can write into new pages."""
 _LOOKS = "memory_monitor"

@@ -199,10 +199,10 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         ):
             if timeout is None:
                 scheduler.periodic_callbacks[name].callback_time = 1_000 * IDLE_SECONDS
-        self.scheduler.add_plugin(PromptStreams())
-        self.scheduler.stream_handlers[POST] = self._on_post
-        self.scheduler.handlers["heartbeat_worker"] = self._on_heartbeat
-        await self.scheduler.listen("inproc://")
+        scheduler.add_plugin(PromptStreams())
+        scheduler.stream_handlers[POST] = self._on_post
+        scheduler.handlers["heartbeat_worker"] = self._on_heartbeat
+        await scheduler.listen("inproc://")
 
     def _on_post(self, worker: str, run: str, number: int, packed: bytes, goes_on_at: int | None) -> None:
         if (take := self.posts.get(run)) is not None:

@@ -2,6 +2,8 @@
 
 `MapEvaluator` keeps whatever the function returns; the evaluators of scores in `score` build on it. None of them ever raises
 because of an item.
+
+Longer than other modules: what the hot loop fills, how it stops and how it goes on after a failure are read together.
 """
 
 from __future__ import annotations
