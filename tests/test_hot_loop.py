@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -17,6 +17,7 @@ from admf_dask.runtime.calls import BEGAN
 from admf_dask.runtime.evaluate import GROUP_MOST, GROUP_SECONDS, MapEvaluator, Rows
 from admf_dask.runtime.job import Watch
 from admf_dask.runtime.score import ScoreEvaluator
+from admf_dask.space.items import TOGETHER
 
 SPACE = ParameterSpace({"a": range(5), "b": range(7), "c": range(2)})
 
@@ -25,37 +26,53 @@ def number(params: dict[str, Any]) -> float:
     return params["a"] * 14.0 + params["b"] * 2 + params["c"]
 
 
+class Claims(Watch):
+    """Notes how many items each group has."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.sizes: list[int] = []
+
+    def claim(self, until: int) -> int:
+        self.sizes.append(until - sum(self.sizes))
+        return super().claim(until)
+
+
 def evaluate(space: ParameterSpace, policy: Policy | None = None) -> Any:
     return ScoreEvaluator(number, space, policy=policy or Policy())(0, space.size, 1e9, Watch(threading.Event(), None))
 
 
-@pytest.mark.parametrize("at", [0, 1, 5, 68, 69])
+@pytest.mark.parametrize("at", [0, 1, 5, 60, 68])
 def test_a_soft_stop_that_lands_between_two_items_costs_none(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    each, left = ParameterSpace.each, [1]
+    each, watch, struck = ParameterSpace.each, Watch(threading.Event(), None), []
 
-    def struck(self: ParameterSpace, start: int, stop: int) -> Iterator[dict[str, Any]]:
+    def strike(self: ParameterSpace, start: int, stop: int) -> Iterator[dict[str, Any]]:
         for place, item in enumerate(each(self, start, stop), start):
             yield item
-            if place == at and left.pop():
-                left.append(0)
+            # As an alarm does it: only while the cells say that an item is under way.
+            if place >= at and watch.cells[watch.at] >= 0 and not struck:
+                struck.append(place)
                 raise SoftStop
 
-    monkeypatch.setattr(ParameterSpace, "each", struck)
-    block = evaluate(SPACE)
-    assert left == [0]
+    # No item takes any time, so the groups are of 1, 2, 4 ... items.
+    monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: 0.0)
+    monkeypatch.setattr(ParameterSpace, "each", strike)
+    block = ScoreEvaluator(number, SPACE)(0, SPACE.size, 1e9, watch)
+    assert struck == [max(at, 1)]
     assert block.indices.tolist() == list(range(70))
     assert block.columns["score"].tolist() == [float(n) for n in range(70)]
     assert (block.failures, block.stop) == ((), 70)
 
 
+@pytest.mark.parametrize("made", [0, 1, 2, 5])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OverflowError("of a space")])
 def test_any_other_exception_between_two_items_is_not_an_items(
-    error: BaseException, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, made: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     each = ParameterSpace.each
 
     def broken(self: ParameterSpace, start: int, stop: int) -> Iterator[dict[str, Any]]:
-        yield from [*each(self, start, stop)][:1]
+        yield from [*each(self, start, stop)][:made]
         raise error
 
     monkeypatch.setattr(ParameterSpace, "each", broken)
@@ -108,19 +125,15 @@ def test_wherever_soft_stops_land_each_item_has_one_outcome() -> None:
 
 @pytest.mark.parametrize("timeout", [None, 1.0, 0.1])
 def test_quick_items_are_timed_in_groups(timeout: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, sizes, together = [0.0], [], MapEvaluator._group
+    clock, watch = [0.0], Claims(threading.Event(), None)
 
     def takes(seconds: float) -> None:
         clock[0] += seconds
 
-    def counted(self: MapEvaluator, call: Any, stretch: Any, low: int, high: int, *rest: Any) -> None:
-        sizes.append(high - low)
-        together(self, call, stretch, low, high, *rest)
-
     monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(MapEvaluator, "_group", counted)
     items = [3e-5] * 2_000 + [1.0] + [3e-5] * 300
-    MapEvaluator(takes, items, policy=Policy(timeout=timeout))(0, len(items), 1e9, Watch(threading.Event(), None))
+    MapEvaluator(takes, items, policy=Policy(timeout=timeout))(0, len(items), 1e9, watch)
+    sizes = watch.sizes
     # What is stopped is said to have begun with its group: two hundredths of a timeout at the most.
     most = int((GROUP_SECONDS if timeout is None else min(GROUP_SECONDS, timeout / 50)) / 3e-5)
     doubling = [2**n for n in range(10) if 2**n < most]
@@ -131,26 +144,67 @@ def test_quick_items_are_timed_in_groups(timeout: float | None, monkeypatch: pyt
     assert rest[slow + 1] == 1
 
 
-def test_combinations_of_a_chunk_are_made_by_the_group_and_not_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, asked, each = [0.0], [], ParameterSpace.each
+def test_neither_combinations_nor_items_are_made_before_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, ahead, each = [0], [], ParameterSpace.each
 
-    def takes(params: dict[str, int]) -> float:
-        clock[0] += 3e-5
+    def takes(item: Any) -> float:
+        ahead.append(made[0] - len(ahead))
         return 1.0
 
-    def counted(self: ParameterSpace, start: int, stop: int) -> Any:
-        asked.append(stop - start)
-        return each(self, start, stop)
+    def counted(self: ParameterSpace, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        for item in each(self, start, stop):
+            made[0] += 1
+            yield item
 
-    monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
+    class Counted(Sequence[int]):
+        def __len__(self) -> int:
+            return 5_000
+
+        def __getitem__(self, index: Any) -> Any:
+            made[0] += 1
+            return index
+
     monkeypatch.setattr(ParameterSpace, "each", counted)
-    space = ParameterSpace({"a": range(100), "b": range(50)})
-    block = ScoreEvaluator(takes, space)(0, space.size, 1e9, Watch(threading.Event(), None))
-    assert len(block.indices) == space.size
-    most, growing = int(GROUP_SECONDS / 3e-5), [2**n for n in range(8)]
-    assert asked[: len(growing)] == growing
-    # Nothing but the end of the chunk makes a group smaller.
-    assert set(asked[len(growing) : -1]) <= {most, most + 1}
+    for evaluator in (
+        ScoreEvaluator(takes, ParameterSpace({"a": range(100), "b": range(50)})),
+        MapEvaluator(takes, Counted()),
+    ):
+        made[0] = 0
+        ahead.clear()
+        evaluator(0, 5_000, 1e9, Watch(threading.Event(), None))
+        assert ahead == [1] * 5_000
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        ParameterSpace({"a": range(100), "b": range(50)}).sample(4_000, seed=1),
+        ParameterSpace.from_mapping(
+            [
+                {"name": "kind", "type": "categorical", "options": ["x", "y"]},
+                {"name": "length", "parent": "kind", "value_map": {"x": list(range(900)), "y": list(range(300))}},
+            ]
+        ),
+    ],
+    ids=["sample", "conditional"],
+)
+def test_what_is_made_together_is_made_some_hundred_at_a_time(space: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    picked, pick = [], type(space).pick
+
+    def counted(self: Any, indices: Any) -> Any:
+        picked.append(len(indices))
+        return pick(self, indices)
+
+    monkeypatch.setattr(type(space), "pick", counted)
+    expected = [space[n] for n in range(space.size)]
+    picked.clear()
+    several = space.each(0, space.size)
+    assert next(several) == expected[0]
+    assert picked == [TOGETHER]
+    assert list(several) == expected[1:]
+    assert sum(picked) == space.size
+    assert max(picked) == TOGETHER
+    assert list(space.each(700, 1_100)) == expected[700:1_100]
 
 
 def test_items_of_a_millisecond_are_timed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,15 +230,10 @@ def test_spans_that_follow_one_another_are_one_and_others_are_not() -> None:
 
 
 def test_a_group_of_the_quickest_items_has_an_end() -> None:
-    seen: list[int] = []
-
-    class Counted(Watch):
-        def claim(self, until: int) -> int:
-            seen.append(until)
-            return super().claim(until)
-
-    MapEvaluator(abs, range(5_000))(0, 5_000, 1e9, Counted(threading.Event(), None))
-    assert max(np.diff(seen)) <= GROUP_MOST
+    watch = Claims(threading.Event(), None)
+    MapEvaluator(abs, range(5_000))(0, 5_000, 1e9, watch)
+    assert sum(watch.sizes) == 5_000
+    assert max(watch.sizes) <= GROUP_MOST
 
 
 @pytest.mark.parametrize("sizes", [(3, 4, 5), (1, 6, 1), (2, 1, 3), (7,), (1, 1), (4, 2)])

@@ -78,10 +78,6 @@ class Slot:
         """The cell that holds `start`."""
         return self.base + 1
 
-    def end(self, number: int, stop: int) -> int:
-        """Before which item chunk `number` ends: `stop`, or where the driver has cut it."""
-        return min(stop, self.cells[self.base + _END]) if self.cells[self.base + _TAKEN] == number else stop
-
     def clear(self) -> None:
         """Executing nothing."""
         self.cells[self.base] = 0

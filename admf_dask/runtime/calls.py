@@ -22,13 +22,15 @@ BEGAN = 2
 """Beside the cell of the index (-1 between items): when the item, or the group of quick ones it is in, began (monotonic
 nanoseconds); 0 where no call is under way."""
 
-UNTIL = 4
-"""Beside it as well: the item before which the evaluator looks where the chunk ends, whatever it does until then."""
+TAKEN, UNTIL, END = 3, 4, 5
+"""Beside it as well: the number of a chunk of which something was taken, the item before which the evaluator looks for that, and
+the one before which the chunk then ends.
+"""
 
 
 def cells_of_nobody() -> Cells:
     """Cells that nobody else can read; the index is the first."""
-    return [0] * (UNTIL + 1)
+    return [0] * (END + 1)
 
 
 _one_at_a_time = threading.Lock()

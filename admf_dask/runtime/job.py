@@ -17,7 +17,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from admf_dask.outcomes import Block, Failure
 from admf_dask.runtime.alarm import Alarm
 from admf_dask.runtime.blackbox import BlackBox, Slot
-from admf_dask.runtime.calls import BEGAN, UNTIL, Cells, cells_of_nobody
+from admf_dask.runtime.calls import BEGAN, END, TAKEN, UNTIL, Cells, cells_of_nobody
 from admf_dask.runtime.chunks import PARTS
 from admf_dask.runtime.evaluate import CallError, MapEvaluator
 from admf_dask.runtime.facts import forgotten, stop_what_runs, tell_from_now_on, watched
@@ -181,7 +181,8 @@ class Watch:
         """Before which item the chunk ends: `stop`, or where the driver has cut it; 0 if the run was taken away."""
         if self.cancelled.is_set():
             return 0
-        return stop if self.slot is None else self.slot.end(self.number, stop)
+        cells, at = self.cells, self.at
+        return min(stop, cells[at + END]) if cells[at + TAKEN] == self.number else stop
 
     def claim(self, until: int) -> int:
         """Say that items before `until` will be begun without another look; returns how far that is still right."""

@@ -42,9 +42,8 @@ class ScoreEvaluator(MapEvaluator):
     items: Combinable
     keep: Keep = field(default_factory=Keep)
 
-    def _slice_size(self, rows: Rows) -> int:
-        # Without constraints nothing is looked at together, and nothing made before its turn.
-        return SLICE if self.items.constraints else self.items.size
+    def _slice_size(self) -> int | None:
+        return SLICE if self.items.constraints else None
 
     def _slice(self, start: int, stop: int, rows: Rows, budget: Budget, watch: Watch) -> int:
         allowed, rejected = self._constrain(start, stop, rows)

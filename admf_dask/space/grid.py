@@ -106,7 +106,7 @@ class ParameterGrid(Combinable):
     def each(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
         """The same one after the other, each made as it is asked for."""
         if self.conditional or start >= stop:
-            return iter(super().rows(start, stop))
+            return super().each(start, stop)
         # Axis by axis, each step over the part of the grid so far that the range touches: no division for each point, and
         # the values are those of the axes, without a way through arrays.
         axes = [
