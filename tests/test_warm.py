@@ -88,7 +88,7 @@ def test_a_worker_that_takes_the_place_of_another_has_the_same_settings(process_
         after = dict(client.run(settings, on_error="ignore").values())
     kept, new = (set(before) & set(after)).pop(), (set(after) - set(before)).pop()
     assert after[new] == after[kept] == before[gone]
-    assert after[new]["profile"]["interval"] == "200ms"
+    assert after[new]["profile"]["interval"] == "1s"
     assert after[new]["http"]["routes"] == []
 
 
