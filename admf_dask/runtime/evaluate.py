@@ -218,7 +218,7 @@ class MapEvaluator:
 
         All groups are in one function and take from one iterator on purpose. A CPU runs the interpreter, and with it the user's
         function, the better the longer the same steps follow one another: with a function for each group, and an iterator that
-        it begins anew, items of 10 microseconds took 5 % longer.
+        it begins anew, items of 10 microseconds took some hundredths longer.
         """
         indices, values, seconds = stretch.indices, rows.values, rows.seconds
         if not indices:
