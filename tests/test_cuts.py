@@ -18,7 +18,15 @@ from admf_dask import ParallelOptimizer, ParameterSpace, batch_objective
 from admf_dask.policy import Policy
 from admf_dask.runtime.blackbox import BlackBox, cut, read_executing
 from admf_dask.runtime.calls import UNTIL
-from admf_dask.runtime.cuts import HAND_OVER_SECONDS, SETTLED_SECONDS, Cutter, Outlook, UnderWay, worth
+from admf_dask.runtime.cuts import (
+    HAND_OVER_SECONDS,
+    LONGEST_LOOK_SECONDS,
+    SETTLED_SECONDS,
+    Cutter,
+    Outlook,
+    UnderWay,
+    worth,
+)
 from admf_dask.runtime.evaluate import MapEvaluator
 from admf_dask.runtime.executors import ClusterExecutor, Sent
 from admf_dask.runtime.job import Watch
@@ -246,12 +254,19 @@ def test_what_was_cut_off_is_taken_when_its_worker_is_seen_and_from_where_it_wil
 class Crowd:
     """A cluster that is asked three times whether others wait; then the run is over."""
 
-    def __init__(self, waits: bool) -> None:
-        self.waits, self.asked = waits, 0
+    def __init__(self, waits: bool, others: bool) -> None:
+        self.waits, self.others, self.asked, self.graphs = waits, others, 0, 0
         self.executor: Any = None
 
     def pids(self) -> list[int]:
         return [os.getpid()]
+
+    def has_others(self, tasks: str) -> bool:
+        return self.others
+
+    async def next_graph(self, patience: float) -> None:
+        assert patience == LONGEST_LOOK_SECONDS
+        self.graphs += 1
 
     def others_wait(self, tasks: str) -> bool:
         assert tasks == f"map-{RUN}"
@@ -260,17 +275,18 @@ class Crowd:
         return self.waits
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_a_run_makes_room_while_others_wait(tmp_path: Path, waits: bool) -> None:
-    slot, sent, cluster = BlackBox(tmp_path).slot(RUN), Sent((0, 5_000), 1.0), Crowd(waits)
+@pytest.mark.parametrize(("waits", "others"), [(False, True), (True, True), (False, False)])
+def test_a_run_makes_room_while_others_wait(tmp_path: Path, waits: bool, others: bool) -> None:
+    slot, sent, cluster = BlackBox(tmp_path).slot(RUN), Sent((0, 5_000), 1.0), Crowd(waits, others)
     slot.note(100, 1)
     slot.cells[slot.at + UNTIL] = 101
     executor = cluster.executor = ClusterExecutor(
         None, 1, cluster, black_boxes=str(tmp_path), _run=RUN, _kind="map", _under_way={7: sent}
     )
     executor._seconds_per_item = 0.001
-    asyncio.run(executor._make_room())
+    asyncio.run(executor._make_room(cluster))
     assert sent.rest == (0, 301 if waits else 5_000)
+    assert cluster.graphs == (0 if others else 3), "without others it waits for some"
 
 
 @pytest.mark.parametrize("boxed", [False, True])
@@ -394,10 +410,43 @@ def test_who_waits_for_a_slot_is_seen_be_it_a_run_or_a_task_of_the_user(process_
         executor.stop()
 
 
+def test_a_graph_of_somebody_else_is_heard_of(process_session: Any, tmp_path: Path) -> None:
+    cluster, client, gate = process_session._cluster, process_session.client, tmp_path / "open"
+
+    async def heard() -> bool:
+        waiting = asyncio.ensure_future(cluster.next_graph(60.0))
+        await asyncio.sleep(0)
+        futures.append(client.submit(work.waits_for, str(gate), pure=False, key="somebody-else"))
+        await waiting
+        return True
+
+    async def has_others(name: str) -> bool:
+        return cluster.has_others(name)
+
+    async def stirred() -> bool:
+        waiting = asyncio.ensure_future(cluster.next_graph(60.0))
+        await asyncio.sleep(0)
+        cluster.stir()
+        await waiting
+        return True
+
+    futures: list[Any] = []
+    try:
+        assert client.sync(heard, callback_timeout=30)
+        assert client.sync(stirred, callback_timeout=30)
+        assert work.wait(lambda: client.sync(has_others, "map-another"))
+        assert not client.sync(has_others, "somebody-else")
+    finally:
+        gate.touch()
+    futures[0].result()
+    assert work.wait(lambda: not client.sync(has_others, "map-another")), "what is done waits for nothing"
+
+
 def test_each_run_looks_for_those_who_wait(process_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     looking: list[ClusterExecutor] = []
 
-    async def look(executor: ClusterExecutor) -> None:
+    async def look(executor: ClusterExecutor, cluster: Any) -> None:
+        assert cluster is process_session._cluster
         looking.append(executor)
 
     monkeypatch.setattr(ClusterExecutor, "_make_room", look)

@@ -65,6 +65,8 @@ item's interpreter is taken away twice as often, and the page has no use for tha
 """
 IDLE_SECONDS = 5.0
 """Between two looks for timeouts of the scheduler that are not set; Dask's are a quarter of a second apart."""
+_UNFINISHED = ("waiting", "no-worker", "queued", "processing")
+"""States of tasks that are still to be done."""
 _ROUTES = "distributed.scheduler.http.routes"
 _PROXY = "distributed.http.proxy"
 """Leads to the pages of workers, which ours do not have. Where jupyter-server-proxy is installed it loads 150 modules for them:
@@ -149,6 +151,35 @@ class PromptStreams(SchedulerPlugin):  # type: ignore[misc]
         scheduler.stream_comms[worker].interval = 0.0
 
 
+class Graphs(SchedulerPlugin):  # type: ignore[misc]
+    """Tells who waits for it that somebody has submitted a graph."""
+
+    name = "admf-dask-graphs"
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def update_graph(self, scheduler: Scheduler, **facts: Any) -> None:
+        """Called for each graph; its tasks may be a moment later."""
+        self.stir()
+
+    async def next(self, patience: float) -> None:
+        """Wait until somebody submits one, for `patience` seconds at the most."""
+        one = asyncio.get_running_loop().create_future()
+        self._waiting.add(one)
+        try:
+            await asyncio.wait([one], timeout=patience)
+        finally:
+            self._waiting.discard(one)
+
+    def stir(self) -> None:
+        """Nobody need wait any longer."""
+        for one in self._waiting:
+            if not one.done():
+                one.set_result(None)
+
+
 class OwnCluster(LocalCluster):  # type: ignore[misc]
     """A LocalCluster laid out as processes x threads; see the module's docstring."""
 
@@ -160,6 +191,7 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
         self.ended: dict[int, str] = {}
         """Process id -> the run for which it was ended on purpose."""
         self._scratch = scratch
+        self._graphs = Graphs()
         in_process = layout.mode == "thread"
         options: dict[str, Any] = {"memory_limit": 0, "worker_class": LoopbackWorker} if in_process else {
             "memory_limit": layout.memory_limit, "worker_class": WatchedNanny, "deaths": self.deaths, "ended": self.ended,
@@ -202,6 +234,7 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
             if timeout is None:
                 scheduler.periodic_callbacks[name].callback_time = 1_000 * IDLE_SECONDS
         scheduler.add_plugin(PromptStreams())
+        scheduler.add_plugin(self._graphs)
         scheduler.stream_handlers[POST] = self._on_post
         scheduler.handlers["heartbeat_worker"] = self._on_heartbeat
         await scheduler.listen("inproc://")
@@ -260,6 +293,21 @@ class OwnCluster(LocalCluster):  # type: ignore[misc]
     def pids(self) -> list[int]:
         """The worker processes that there are now."""
         return [nanny.pid for nanny in self.workers.values() if isinstance(nanny, WatchedNanny) and nanny.pid]
+
+    async def next_graph(self, patience: float) -> None:
+        """On the event loop: wait until anybody submits something, a run is over (`stir`), or for `patience` seconds."""
+        await self._graphs.next(patience)
+
+    def stir(self) -> None:
+        """On the event loop: who waits for the next graph need not wait any longer."""
+        self._graphs.stir()
+
+    def has_others(self, tasks: str) -> bool:
+        """Whether the scheduler has tasks to do that are not those called so."""
+        return any(
+            group.name != tasks and any(group.states[state] for state in _UNFINISHED)
+            for group in self.scheduler.task_groups.values()
+        )
 
     def others_wait(self, tasks: str) -> bool:
         """Whether a task waits for a slot that is not one of those called so: on the scheduler, or behind another on a worker."""

@@ -147,8 +147,8 @@ class ClusterExecutor:
             self.client.loop.add_callback(self.cluster.announce, job.name, pickle.dumps(job))
         else:
             self._register(job)
-        if self.can_cut:
-            self.client.loop.add_callback(self._make_room)
+        if self.can_cut and self.cluster is not None:
+            self.client.loop.add_callback(self._make_room, self.cluster)
         if evaluator.policy.timeout is not None and self.black_boxes is not None:
             self.client.loop.add_callback(self._patrol, evaluator.policy.timeout)
 
@@ -331,11 +331,16 @@ class ClusterExecutor:
             await asyncio.sleep(pause)
             pause = min(1.2 * pause, LONGEST_LOOK_SECONDS)
 
-    async def _make_room(self) -> None:
-        """While others want a slot (runs of this session, tasks of the user) none of its chunks is long."""
+    async def _make_room(self, cluster: OwnCluster) -> None:
+        """While others want a slot (runs of this session, tasks of the user) none of its chunks is long.
+
+        Each look takes a CPU from some item, so without others there are two a second.
+        """
         while not self._stopped:
+            if not cluster.has_others(self._tasks):
+                await cluster.next_graph(LONGEST_LOOK_SECONDS)
             await asyncio.sleep(ROOM_SECONDS / 4)
-            if self.cluster is not None and self.cluster.others_wait(self._tasks):
+            if cluster.others_wait(self._tasks):
                 seen = self._seen()
                 self._cut(seen, self._cutter.shorten(seen, time.monotonic(), self._seconds_per_item))
 
@@ -452,6 +457,8 @@ class ClusterExecutor:
 
     async def _wind_down(self) -> None:
         self.company.stir()
+        if self.cluster is not None:
+            self.cluster.stir()
         if not (self._sent if self._posts is None else self._under_way):
             # All is answered. Meanwhile tasks whose answers were posted end, and need not be taken back.
             await asyncio.sleep(PAUSE)
