@@ -442,6 +442,20 @@ def test_a_graph_of_somebody_else_is_heard_of(process_session: Any, tmp_path: Pa
     assert work.wait(lambda: not client.sync(has_others, "map-another")), "what is done waits for nothing"
 
 
+def test_a_run_that_is_over_waits_for_no_graph(process_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, waited = process_session._cluster, []
+
+    async def next_graph(patience: float) -> None:
+        waited.append(patience)
+        await cluster._graphs.next(600.0)
+        waited.append(0.0)
+
+    monkeypatch.setattr(cluster, "next_graph", next_graph)
+    assert process_session.map(abs, [-1], progress=False).values() == [1]
+    assert work.wait(lambda: waited and waited.count(0.0) == len(waited) / 2)
+    assert LONGEST_LOOK_SECONDS in waited
+
+
 def test_each_run_looks_for_those_who_wait(process_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     looking: list[ClusterExecutor] = []
 

@@ -48,8 +48,8 @@ _CONFIG: dict[str, Any] = {
     "distributed.worker.memory.pause": False,  # a paused worker with nothing to spill would wait for ever
     # Each look of Dask at itself takes the interpreter away from the item under way. At the stock intervals (10 ms, 20 ms,
     # 1 s, 100 ms, 500 ms) that was 4 % of a worker and 5 % of a CPU in this process. And after each the item itself goes on
-    # slower for a while, as the CPU has forgotten what it knew of its loop: pure Python took 5 % longer beside a profiler that
-    # looks every 200 ms than beside one that does with the heartbeats.
+    # slower for a while, as if the CPU had forgotten what it knew of its loop: pure Python took 5 to 8 % longer beside a profiler
+    # that looks every 200 ms than beside one that does with the heartbeats.
     "distributed.worker.profile.interval": "1s",
     "distributed.worker.profile.cycle": "2s",
     "distributed.admin.tick.interval": "2s",
