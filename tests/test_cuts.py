@@ -442,18 +442,24 @@ def test_a_graph_of_somebody_else_is_heard_of(process_session: Any, tmp_path: Pa
     assert work.wait(lambda: not client.sync(has_others, "map-another")), "what is done waits for nothing"
 
 
-def test_a_run_that_is_over_waits_for_no_graph(process_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster, waited = process_session._cluster, []
-
-    async def next_graph(patience: float) -> None:
-        waited.append(patience)
-        await cluster._graphs.next(600.0)
-        waited.append(0.0)
-
-    monkeypatch.setattr(cluster, "next_graph", next_graph)
-    assert process_session.map(abs, [-1], progress=False).values() == [1]
-    assert work.wait(lambda: waited and waited.count(0.0) == len(waited) / 2)
-    assert LONGEST_LOOK_SECONDS in waited
+def test_a_run_that_is_over_waits_for_no_graph(
+    process_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, cluster, gate = process_session._executor(), process_session._cluster, tmp_path / "open"
+    monkeypatch.setattr("admf_dask.runtime.executors.LONGEST_LOOK_SECONDS", 600.0)
+    executor.start(RUN, "map", MapEvaluator(work.waits_for, [str(gate)]))
+    try:
+        executor.submit([(0, 1)], 1.0)
+        scheduler = cluster.scheduler
+        assert work.wait(lambda: any(key[0] == f"map-{RUN}" for key in list(scheduler.tasks)))
+        assert work.wait(lambda: bool(cluster._graphs._waiting))
+        gate.touch()
+        assert len(executor.wait()) == 1
+        assert work.wait(lambda: bool(cluster._graphs._waiting)), "it is not over yet"
+    finally:
+        gate.touch()
+        executor.stop()
+    assert work.wait(lambda: not cluster._graphs._waiting)
 
 
 def test_each_run_looks_for_those_who_wait(process_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
