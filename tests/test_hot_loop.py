@@ -14,9 +14,9 @@ from admf_dask import ParameterSpace
 from admf_dask.policy import Policy
 from admf_dask.runtime.alarm import SoftStop, stop_softly
 from admf_dask.runtime.calls import BEGAN
-from admf_dask.runtime.evaluate import GROUP_MOST, GROUP_SECONDS, MapEvaluator, Rows
+from admf_dask.runtime.evaluate import GROUP_MOST, GROUP_SECONDS, MapEvaluator, Rows, Stretch
 from admf_dask.runtime.job import Watch
-from admf_dask.runtime.score import ScoreEvaluator
+from admf_dask.runtime.score import FIRST_LOOK, LARGEST_LOOK, LOOK_SECONDS, ScoreEvaluator
 from admf_dask.space.items import TOGETHER
 
 SPACE = ParameterSpace({"a": range(5), "b": range(7), "c": range(2)})
@@ -42,8 +42,11 @@ def evaluate(space: ParameterSpace, policy: Policy | None = None) -> Any:
     return ScoreEvaluator(number, space, policy=policy or Policy())(0, space.size, 1e9, Watch(threading.Event(), None))
 
 
+@pytest.mark.parametrize("space", [SPACE, SPACE.with_constraints("a >= 0")], ids=["grid", "constrained"])
 @pytest.mark.parametrize("at", [0, 1, 5, 60, 68])
-def test_a_soft_stop_that_lands_between_two_items_costs_none(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_soft_stop_that_lands_between_two_items_costs_none(
+    at: int, space: ParameterSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     each, watch, struck = ParameterSpace.each, Watch(threading.Event(), None), []
 
     def strike(self: ParameterSpace, start: int, stop: int) -> Iterator[dict[str, Any]]:
@@ -57,7 +60,7 @@ def test_a_soft_stop_that_lands_between_two_items_costs_none(at: int, monkeypatc
     # No item takes any time, so the groups are of 1, 2, 4 ... items.
     monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: 0.0)
     monkeypatch.setattr(ParameterSpace, "each", strike)
-    block = ScoreEvaluator(number, SPACE)(0, SPACE.size, 1e9, watch)
+    block = ScoreEvaluator(number, space)(0, space.size, 1e9, watch)
     assert struck == [max(at, 1)]
     assert block.indices.tolist() == list(range(70))
     assert block.columns["score"].tolist() == [float(n) for n in range(70)]
@@ -97,8 +100,13 @@ def test_an_item_that_is_called_again_is_made_again() -> None:
     assert block.attempts == {0: 2, 2: 2}
 
 
-def test_wherever_soft_stops_land_each_item_has_one_outcome() -> None:
+@pytest.mark.parametrize("constraint", ["a >= 0", "a % 10 > 2", "a % 10 < 3", None])
+def test_wherever_soft_stops_land_each_item_has_one_outcome(constraint: str | None) -> None:
     space = ParameterSpace({"a": range(300), "b": range(7), "c": range(2)})
+    allowed = list(range(space.size))
+    if constraint is not None:
+        space = space.with_constraints(constraint)
+        allowed = np.flatnonzero(space.mask(0, space.size)[0]).tolist()
     watch, over, thread = Watch(threading.Event(), None), threading.Event(), threading.get_ident()
     cells, at = watch.cells, watch.at
     cells[at] = -1
@@ -118,7 +126,8 @@ def test_wherever_soft_stops_land_each_item_has_one_outcome() -> None:
         striker.join()
     failed = [failure.index for failure in block.failures]
     assert {failure.failure.kind for failure in block.failures} <= {"timeout"}
-    assert sorted([*block.indices.tolist(), *failed]) == list(range(space.size))
+    assert sorted([*block.indices.tolist(), *failed]) == allowed
+    assert block.rejected == space.size - len(allowed)
     assert np.array_equal(block.columns["score"], block.indices.astype(float))
     assert len(block.seconds) == len(block.indices)
 
@@ -167,6 +176,7 @@ def test_neither_combinations_nor_items_are_made_before_their_turn(monkeypatch: 
     monkeypatch.setattr(ParameterSpace, "each", counted)
     for evaluator in (
         ScoreEvaluator(takes, ParameterSpace({"a": range(100), "b": range(50)})),
+        ScoreEvaluator(takes, ParameterSpace({"a": range(100), "b": range(50)}, constraints=["a >= 0"])),
         MapEvaluator(takes, Counted()),
     ):
         made[0] = 0
@@ -207,6 +217,66 @@ def test_what_is_made_together_is_made_some_hundred_at_a_time(space: Any, monkey
     assert list(space.each(700, 1_100)) == expected[700:1_100]
 
 
+def test_of_few_that_are_allowed_some_hundred_are_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    picked, called, pick = [], [], ParameterSpace.pick
+
+    def counted(self: ParameterSpace, indices: Any) -> Any:
+        picked.append(len(indices))
+        assert len(called) == sum(picked[:-1]), "the others have been called"
+        return pick(self, indices)
+
+    def takes(params: dict[str, int]) -> float:
+        called.append(params)
+        return float(params["a"])
+
+    monkeypatch.setattr(ParameterSpace, "pick", counted)
+    space = ParameterSpace({"a": range(100), "b": range(100)}, constraints=["a % 3 == 1"])
+    block = ScoreEvaluator(takes, space)(0, space.size, 1e9, Watch(threading.Event(), None))
+    assert called == [{"a": a, "b": b} for a in range(1, 100, 3) for b in range(100)]
+    assert (block.evaluated, block.rejected) == (3_300, 6_700)
+    assert max(picked) == TOGETHER
+
+
+@pytest.mark.parametrize("seconds", [2**-30, 2**-20, 2**-10, 2**-3])
+def test_constraints_are_looked_at_as_far_ahead_as_is_quick(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In vain, if the chunk is cut before."""
+    clock, looks, mask = [0.0], [], ParameterSpace.mask
+
+    def counted(self: ParameterSpace, start: int, stop: int) -> Any:
+        looks.append((start, stop - start))
+        clock[0] += seconds * (stop - start)
+        return mask(self, start, stop)
+
+    monkeypatch.setattr(ParameterSpace, "mask", counted)
+    monkeypatch.setattr("admf_dask.runtime.score.perf_counter", lambda: clock[0])
+    space = ParameterSpace({"a": range(200), "b": range(200)}, constraints=["a != 7"])
+    stop = 50 * FIRST_LOOK if seconds < 1e-4 else 2 * FIRST_LOOK
+    block = ScoreEvaluator(lambda params: params["a"], space)(0, stop, 1e9, Watch(threading.Event(), None))
+    most = max(1, min(LARGEST_LOOK, int(LOOK_SECONDS / seconds)))
+    sizes = [size for _, size in looks]
+    assert sizes[0] == FIRST_LOOK
+    assert set(sizes[1:-1]) == {most}
+    assert [start for start, _ in looks] == [sum(sizes[:at]) for at in range(len(sizes))]
+    assert (block.stop, block.evaluated + block.rejected) == (stop, stop)
+
+
+@pytest.mark.parametrize("at", [0, 400, FIRST_LOOK - 1])
+def test_what_comes_before_an_item_whose_constraint_raises_is_one_chunk(at: int) -> None:
+    """Even where the run stops at it: it has been looked at, but its turn has not come."""
+
+    def constraint(params: dict[str, int]) -> bool:
+        if params["a"] == at:
+            raise ValueError("no such thing")
+        return True
+
+    space = ParameterSpace({"a": range(2_000)}, constraints=[constraint])
+    evaluator = ScoreEvaluator(lambda params: params["a"], space, policy=Policy(on_error="raise"))
+    block = evaluator(0, space.size, 1e9, Watch(threading.Event(), None))
+    assert [failed.index for failed in block.failures] == [at]
+    assert at < block.stop <= FIRST_LOOK
+    assert block.indices.tolist() == [place for place in range(block.stop) if place != at]
+
+
 def test_items_of_a_millisecond_are_timed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 
@@ -217,6 +287,18 @@ def test_items_of_a_millisecond_are_timed_one_by_one(monkeypatch: pytest.MonkeyP
     items = [0.0006, 0.0011] * 50
     block = MapEvaluator(takes, items)(0, 100, 1e9, Watch(threading.Event(), None))
     assert block.seconds == pytest.approx(items)
+
+
+@pytest.mark.parametrize("indices", [[], [4, 9], range(3)])
+def test_of_nothing_no_items_are_made(indices: Sequence[int]) -> None:
+    def make(low: int, high: int) -> list[str]:
+        assert low < high <= len(indices)
+        return [f"item {index}" for index in indices[low:high]]
+
+    stretch = Stretch(indices, make)
+    for place in range(len(indices) + 1):
+        stretch.go_to(place)
+        assert list(stretch.pairs) == [(index, f"item {index}") for index in indices[place:]]
 
 
 def test_spans_that_follow_one_another_are_one_and_others_are_not() -> None:

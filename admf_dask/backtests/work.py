@@ -126,7 +126,7 @@ class Backtests(MapEvaluator):
                 unlimited = Budget(inf, low, high, began)
                 low = self._loop(Stretch.of(range(low, high), configs), low, high, rows, unlimited, watch)
             spent = max(perf_counter() - began, 1e-9)
-            if spent > budget or self._fails(rows):
+            if spent > budget or self._fails(rows, low):
                 break
             size = max(64, min(4 * size, int((low - start) / spent * (budget - spent)))) if of else FIRST
         return self._pack(start, low, rows, began)

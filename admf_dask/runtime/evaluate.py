@@ -104,7 +104,9 @@ class Stretch:
     indices: Sequence[int]
     """Ascending."""
     make: Callable[[int, int], Iterable[Any]]
-    """The items at the places `[low, high)` among those; each when it is asked for, where all might not fit into memory."""
+    """The items at the places `[low, high)` among those, at least one; each when it is asked for, where all might not fit into
+    memory.
+    """
     pairs: Iterator[tuple[int, Any]] = field(init=False)
     """Indices with their items from where one is."""
 
@@ -119,7 +121,8 @@ class Stretch:
 
     def go_to(self, place: int) -> None:
         """The item at that place is the next."""
-        self.pairs = zip(self.indices[place:], self.make(place, len(self.indices)), strict=True)
+        rest = self.indices[place:]
+        self.pairs = zip(rest, self.make(place, len(self.indices)) if rest else (), strict=True)
 
 
 def _again(call: Callable[[Any], Any], stretch: Stretch, place: int) -> Any:
@@ -187,28 +190,21 @@ class MapEvaluator:
         """Evaluate `[start, stop)`, or the part of it that fits in `budget` seconds."""
         limit = Budget(budget, start, stop, perf_counter())
         rows = Rows()
-        low, most = start, self._slice_size()
-        while low < stop:
-            high = stop if most is None else min(stop, low + most)
-            low = self._slice(low, high, rows, limit, watch)
-            if low < high or limit.is_spent(low, perf_counter()) or self._fails(rows):
-                break
-        return self._pack(start, low, rows, limit.began)
+        reached = self._evaluate(start, stop, rows, limit, watch)
+        return self._pack(start, reached, rows, limit.began)
 
-    def _fails(self, rows: Rows) -> bool:
-        """Whether nothing more of the chunk is to be begun because of what failed."""
-        return bool(rows.failures) and self.policy.on_error == "raise"
+    def _evaluate(self, start: int, stop: int, rows: Rows, budget: Budget, watch: Watch) -> int:
+        """As `_loop`."""
 
-    def _slice_size(self) -> int | None:
-        """Items that are looked at together before the first of them is made; None for any number."""
-        return None
-
-    def _slice(self, start: int, stop: int, rows: Rows, budget: Budget, watch: Watch) -> int:
         def make(low: int, high: int) -> Iterator[Any]:
             # One at a time: they may be large.
             return map(self.items.__getitem__, range(start + low, start + high))
 
         return self._loop(Stretch(range(start, stop), make), start, stop, rows, budget, watch)
+
+    def _fails(self, rows: Rows, reached: int) -> bool:
+        """Whether nothing more of the chunk is to be begun because of what failed before item `reached`."""
+        return self.policy.on_error == "raise" and any(failed.index < reached for failed in rows.failures)
 
     def _loop(self, stretch: Stretch, start: int, stop: int, rows: Rows, budget: Budget, watch: Watch) -> int:
         """Evaluate what there is in `[start, stop)`, as far as budget and chunk go; returns before which index all is done.
@@ -274,7 +270,7 @@ class MapEvaluator:
                 told += 1
             size = min(2 * size, GROUP_MOST, int(most_seconds / max(each, 1e-9))) if each < QUICK_SECONDS else 1
             size, before, low = max(1, size), now, high
-            if budget.is_spent(reached, now) or self._fails(rows):
+            if budget.is_spent(reached, now) or self._fails(rows, reached):
                 break
         assert len(values) - had + len(failed) == low, "each item has one outcome"
         rows.group = size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import compress
@@ -22,8 +22,10 @@ from admf_dask.runtime.chunks import Budget
 from admf_dask.runtime.evaluate import Keep, MapEvaluator, Rows, Stretch, Watch, make_block
 from admf_dask.space import ABSENT, Combinable
 
-SLICE = 512
-"""Combinations whose constraints are looked at together; a worker that stops early has looked at this many at most in vain."""
+FIRST_LOOK, LARGEST_LOOK, LOOK_SECONDS = 512, 16_384, 0.005
+"""Combinations whose constraints are looked at together, first and at the most, and how long that may take: a worker that stops
+early has looked at the rest of them in vain. The longer a look reaches the better: evaluating goes on slower after each.
+"""
 FIRST_ROWS = 256
 """Rows of the first call in a chunk; a chunk may be far larger than memory, so each next call grows by what was measured."""
 FAILURES_KEPT = 1_000
@@ -42,23 +44,35 @@ class ScoreEvaluator(MapEvaluator):
     items: Combinable
     keep: Keep = field(default_factory=Keep)
 
-    def _slice_size(self) -> int | None:
-        return SLICE if self.items.constraints else None
+    def _evaluate(self, start: int, stop: int, rows: Rows, budget: Budget, watch: Watch) -> int:
+        low, size = start, FIRST_LOOK if self.items.constraints else stop - start
+        while low < stop:
+            high, before = min(stop, low + size), perf_counter()
+            allowed, rejected = self._constrain(low, high, rows)
+            looked = perf_counter() - before
+            reached = self._loop(self._stretch(low, high, allowed), low, high, rows, budget, watch)
+            _count_rejected(rejected, low, reached, rows)
+            low = reached
+            if low < high or budget.is_spent(low, perf_counter()) or self._fails(rows, low):
+                break
+            size = max(1, min(LARGEST_LOOK, int(size * LOOK_SECONDS / max(looked, 1e-9))))
+        return low
 
-    def _slice(self, start: int, stop: int, rows: Rows, budget: Budget, watch: Watch) -> int:
-        allowed, rejected = self._constrain(start, stop, rows)
+    def _stretch(self, start: int, stop: int, allowed: Mask) -> Stretch:
+        """What is allowed of `[start, stop)`."""
         if allowed is None:
-            stretch = Stretch(range(start, stop), lambda low, high: self.items.each(start + low, start + high))
-            return self._loop(stretch, start, stop, rows, budget, watch)
+            return Stretch(range(start, stop), lambda low, high: self.items.each(start + low, start + high))
         places = start + np.flatnonzero(allowed)
         indices = places.tolist()
-        if 2 * len(indices) > stop - start:
-            made = list(compress(self.items.each(start, stop), allowed.tolist()))
-        else:
-            made = self.items.pick(places)
-        reached = self._loop(Stretch.of(indices, made), start, stop, rows, budget, watch)
-        _count_rejected(rejected, start, reached, rows)
-        return reached
+
+        def most(low: int, high: int) -> Iterator[dict[str, Any]]:
+            first, last = indices[low], indices[high - 1] + 1
+            return compress(self.items.each(first, last), allowed[first - start : last - start].tolist())
+
+        def few(low: int, high: int) -> Iterator[dict[str, Any]]:
+            return self.items.pick_each(places[low:high])
+
+        return Stretch(indices, most if 2 * len(indices) > len(allowed) else few)
 
     def _constrain(self, start: int, stop: int, rows: Rows) -> tuple[Mask, Mask]:
         """What to evaluate and what was turned away; a point on which a constraint raised is neither but a failure."""
@@ -138,7 +152,7 @@ class BatchEvaluator(ScoreEvaluator):
                 let_go += self._let_go(parts)
                 low = high
             spent = perf_counter() - began
-            if high < until or spent > budget or self._fails(rows):
+            if high < until or spent > budget or self._fails(rows, low):
                 break
             affordable = int(min(stop - low, (low - start) / max(spent, 1e-9) * (budget - spent)))
             size = self._cap(max(64 if self.policy.timeout is None else 1, min(4 * size, affordable)))
