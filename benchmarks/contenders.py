@@ -166,13 +166,13 @@ def ranges(count: int, slots: int) -> list[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def ours(slots: int, *, mode: str = "process", enabled: bool = True) -> Iterator[Run]:
+def ours(slots: int, *, mode: str = "process", enabled: bool = True, constraints: Sequence[str] = ()) -> Iterator[Run]:
     """`ParallelOptimizer` in a session with its defaults (dashboard and certificate included)."""
     from admf_dask import ParallelConfig, ParallelOptimizer, ParameterSpace, Session
 
     def run(load: Load) -> Answer:
         space = ParameterSpace(load.axes) if isinstance(load, Grid) else load.items
-        result = ParallelOptimizer(session=session).optimize(space, work.objective, progress=False)
+        result = ParallelOptimizer(session=session).optimize(space, work.objective, constraints, progress=False)
         return Answer(result.best_score, lambda: result.frame.sort_index()["score"].tolist())
 
     with Session(ParallelConfig(enabled=enabled, mode=mode, max_workers=slots)) as session:
@@ -195,6 +195,7 @@ CONTENDERS: dict[str, Opening] = {
     "admf_dask hybrid": partial(ours, mode="hybrid"),
     "admf_dask thread": partial(ours, mode="thread"),
     "admf_dask enabled: false": partial(ours, enabled=False),
+    "admf_dask with a constraint": partial(ours, constraints=("fast >= 0",)),
     "admf_dask Session.map": ours_map,
     "Pool.map": pool,
     AT_HAND: partial(pool, at_hand=True),
