@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -29,12 +29,20 @@ def number(params: dict[str, Any]) -> float:
 class Claims(Watch):
     """Notes how many items each group has."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self) -> None:
+        super().__init__(threading.Event(), None)
         self.sizes: list[int] = []
+        self.done = 0
+
+    def counting(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def counted(item: Any) -> Any:
+            self.done += 1
+            return function(item)
+
+        return counted
 
     def claim(self, until: int) -> int:
-        self.sizes.append(until - sum(self.sizes))
+        self.sizes.append(until - self.done)
         return super().claim(until)
 
 
@@ -134,14 +142,14 @@ def test_wherever_soft_stops_land_each_item_has_one_outcome(constraint: str | No
 
 @pytest.mark.parametrize("timeout", [None, 1.0, 0.1])
 def test_quick_items_are_timed_in_groups(timeout: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, watch = [0.0], Claims(threading.Event(), None)
+    clock, watch = [0.0], Claims()
 
     def takes(seconds: float) -> None:
         clock[0] += seconds
 
     monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
     items = [3e-5] * 2_000 + [1.0] + [3e-5] * 300
-    MapEvaluator(takes, items, policy=Policy(timeout=timeout))(0, len(items), 1e9, watch)
+    MapEvaluator(watch.counting(takes), items, policy=Policy(timeout=timeout))(0, len(items), 1e9, watch)
     sizes = watch.sizes
     # What is stopped is said to have begun with its group: two hundredths of a timeout at the most.
     most = int((GROUP_SECONDS if timeout is None else min(GROUP_SECONDS, timeout / 50)) / 3e-5)
@@ -151,6 +159,39 @@ def test_quick_items_are_timed_in_groups(timeout: float | None, monkeypatch: pyt
     slow = next(at for at in range(len(rest)) if sum(growing) + sum(rest[: at + 1]) > 2_000)
     assert set(rest[:slow]) <= {most, most + 1}, "neither grown beyond nor begun again"
     assert rest[slow + 1] == 1
+
+
+@pytest.mark.parametrize("constraint", [None, "n != 3", "n % 4 == 0"])
+@pytest.mark.parametrize("budget", [0.5, 1e9])
+def test_a_group_ends_where_items_turn_slow(
+    constraint: str | None, budget: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a slot has hundreds of slow ones to do that nobody can take from it."""
+    clock, watch, count = [0.0], Claims(), 1_100
+
+    def takes(params: dict[str, int]) -> float:
+        clock[0] += 2**-20 if params["n"] < 1_000 else 1.0
+        return float(params["n"])
+
+    for module in ("evaluate", "score"):
+        monkeypatch.setattr(f"admf_dask.runtime.{module}.perf_counter", lambda: clock[0])
+    space = ParameterSpace({"n": range(count)}, constraints=[] if constraint is None else [constraint])
+    block = ScoreEvaluator(watch.counting(takes), space)(0, count, budget, watch)
+    allowed = {None: lambda n: True, "n != 3": lambda n: n != 3, "n % 4 == 0": lambda n: n % 4 == 0}[constraint]
+    called = [n for n in range(count) if allowed(n)]
+    if budget < 1:
+        called = [n for n in called if n <= 1_000]
+        assert block.stop == 1_001
+    else:
+        assert block.stop == count
+        assert set(block.seconds[called.index(1_000) + 1 :].tolist()) == {1.0}
+    assert block.indices.tolist() == called
+    assert block.columns["score"].tolist() == called
+    assert block.rejected == block.stop - len(called)
+    if constraint is None and budget > 1:
+        slow = next(at for at in range(len(watch.sizes)) if sum(watch.sizes[: at + 1]) > 1_000)
+        assert watch.sizes[slow] > 100
+        assert watch.sizes[slow + 1 :] == [1] * 99
 
 
 def test_neither_combinations_nor_items_are_made_before_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,8 +353,8 @@ def test_spans_that_follow_one_another_are_one_and_others_are_not() -> None:
 
 
 def test_a_group_of_the_quickest_items_has_an_end() -> None:
-    watch = Claims(threading.Event(), None)
-    MapEvaluator(abs, range(5_000))(0, 5_000, 1e9, watch)
+    watch = Claims()
+    MapEvaluator(watch.counting(abs), range(5_000))(0, 5_000, 1e9, watch)
     assert sum(watch.sizes) == 5_000
     assert max(watch.sizes) <= GROUP_MOST
 

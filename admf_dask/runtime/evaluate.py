@@ -37,6 +37,8 @@ GROUP_SECONDS, GROUP_MOST = 0.005, 512
 """How long items that are timed together may take, and how many they are at the most. Between two groups a dozen functions are
 called whose code and data have left the caches meanwhile, so that costs several times what it does in a loop of its own.
 """
+LATE = 3
+"""Times that, and a group ends with the item under way: items may turn slow at once, and nobody could take the rest."""
 QUICK_SECONDS = 0.0005
 """What takes longer is timed by itself, and told by itself."""
 TIMEOUT_SHARE = 0.02
@@ -210,7 +212,8 @@ class MapEvaluator:
         """Evaluate what there is in `[start, stop)`, as far as budget and chunk go; returns before which index all is done.
 
         The clock is read once for a group. A group is one item, unless items are quick; then it grows to some milliseconds, and
-        its time is divided evenly. The innermost loop makes one item, stores its index, calls the function and keeps the value.
+        its time is divided evenly. The innermost loop makes one item, stores its index, calls the function and keeps the value;
+        it asks the clock only whether items have turned slow.
 
         All groups are in one function and take from one iterator on purpose. A CPU runs the interpreter, and with it the user's
         function, the better the longer the same steps follow one another: with a function for each group, and an iterator that
@@ -228,11 +231,13 @@ class MapEvaluator:
         while low < len(indices):
             high = min(len(indices), low + size)
             until = stop if high == len(indices) else indices[high - 1] + 1
-            reached = max(reached, end := watch.claim(until))
+            end = watch.claim(until)
             if end < until:
                 high = bisect_left(indices, end, low, high)
             if high == low:
+                reached = max(reached, end)
                 break
+            late = before + LATE * most_seconds
             index, kept, group = -1, len(values), islice(stretch.pairs, high - low)
             cells[at], cells[at + BEGAN] = -1, monotonic_ns()
             while True:
@@ -243,6 +248,8 @@ class MapEvaluator:
                         if type(value) is not float and read is not None:
                             value = read(value)
                         values.append(value)
+                        if perf_counter() > late:
+                            break
                     cells[at] = -1
                     break
                 except BaseException as error:
@@ -261,7 +268,10 @@ class MapEvaluator:
                         group = islice(stretch.pairs, high - done)
                     else:
                         raise
-            now = perf_counter()
+            place = bisect_left(indices, index, low, high) + 1
+            if place < high:
+                high, end = place, index + 1
+            reached, now = max(reached, end), perf_counter()
             each = (now - before) / (high - low)
             seconds.append((each, len(values) - kept))
             while told < len(rows.failures):
