@@ -194,6 +194,21 @@ def test_a_group_ends_where_items_turn_slow(
         assert watch.sizes[slow + 1 :] == [1] * 99
 
 
+def test_a_group_ends_where_items_turn_slow_and_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, watch = [0.0], Claims()
+
+    def takes(number: int) -> int:
+        clock[0] += 2**-20 if number < 1_000 else 1.0
+        if number >= 1_000:
+            raise ValueError(number)
+        return number
+
+    monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
+    block = MapEvaluator(watch.counting(takes), range(1_100))(0, 1_100, 0.5, watch)
+    assert (block.stop, [failed.index for failed in block.failures]) == (1_001, [1_000])
+    assert block.indices.tolist() == list(range(1_000))
+
+
 def test_neither_combinations_nor_items_are_made_before_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     made, ahead, each = [0], [], ParameterSpace.each
 

@@ -261,6 +261,8 @@ class MapEvaluator:
                         again = partial(_again, call, stretch, done - 1)
                         if not self._recovered(error, index, again, rows, watch):
                             failed.add(index)
+                        if perf_counter() > late:
+                            break
                     elif isinstance(error, SoftStop):
                         # It came when the value had just been added: the item was in time. The next one may have been in the
                         # making.
