@@ -46,7 +46,7 @@ def pool(slots: int, *, chunk: int | None = None, at_hand: bool = False) -> Iter
     import multiprocessing
 
     def run(load: Load) -> Answer:
-        return from_list(opened.map(work.objective, load.items if at_hand else load.unfold(), chunksize=chunk))
+        return from_list(opened.map(load.function, load.items if at_hand else load.unfold(), chunksize=chunk))
 
     with multiprocessing.Pool(slots) as opened:
         yield run
@@ -60,7 +60,7 @@ def joblib_loky(slots: int) -> Iterator[Run]:
     from joblib import Parallel, delayed
 
     with Parallel(n_jobs=slots) as parallel:
-        yield lambda load: from_list(parallel(delayed(work.objective)(item) for item in load.unfold()))
+        yield lambda load: from_list(parallel(delayed(load.function)(item) for item in load.unfold()))
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown(wait=True)
@@ -89,7 +89,7 @@ def bag(slots: int, *, partitions_per_slot: int | None = None) -> Iterator[Run]:
     count = None if partitions_per_slot is None else slots * partitions_per_slot
 
     def run(load: Load) -> Answer:
-        return from_list(dask.bag.from_sequence(load.unfold(), npartitions=count).map(work.objective).compute())
+        return from_list(dask.bag.from_sequence(load.unfold(), npartitions=count).map(load.function).compute())
 
     with stock_client(slots):
         yield run
@@ -99,7 +99,7 @@ def bag(slots: int, *, partitions_per_slot: int | None = None) -> Iterator[Run]:
 def client_map(slots: int) -> Iterator[Run]:
     """`client.map` over the items: one future for each."""
     with stock_client(slots) as client:
-        yield lambda load: from_list(client.gather(client.map(work.objective, load.unfold(), pure=False)))
+        yield lambda load: from_list(client.gather(client.map(load.function, load.unfold(), pure=False)))
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def client_map_lists(slots: int) -> Iterator[Run]:
     def run(load: Load) -> Answer:
         items = load.unfold()
         batches = [items[start:stop] for start, stop in ranges(len(items), slots)]
-        lists = client.gather(client.map(work.evaluate_list, batches, pure=False))
+        lists = client.gather(client.map(partial(work.evaluate_list, load.function), batches, pure=False))
         return from_list([value for each in lists for value in each])
 
     with stock_client(slots) as client:
@@ -124,7 +124,7 @@ def client_map_ranges(slots: int) -> Iterator[Run]:
         if not isinstance(load, Grid):
             raise TypeError("index ranges by hand are written for a grid")
         starts, stops = zip(*ranges(load.fast * load.slow, slots))
-        task = partial(work.evaluate_range, (load.fast, load.slow, load.loops))
+        task = partial(work.evaluate_range, load.function, (load.fast, load.slow, load.loops))
         values = array("d", b"".join(client.gather(client.map(task, starts, stops, pure=False))))
         return Answer(max(values), lambda: values)
 
@@ -151,7 +151,7 @@ def ray_lists(slots: int) -> Iterator[Run]:
     def run(load: Load) -> Answer:
         items = load.unfold()
         batches = [items[start:stop] for start, stop in ranges(len(items), slots)]
-        lists = ray.get([task.remote(batch) for batch in batches])
+        lists = ray.get([task.remote(load.function, batch) for batch in batches])
         return from_list([value for each in lists for value in each])
 
     with ray_open(slots):
@@ -172,7 +172,7 @@ def ours(slots: int, *, mode: str = "process", enabled: bool = True, constraints
 
     def run(load: Load) -> Answer:
         space = ParameterSpace(load.axes) if isinstance(load, Grid) else load.items
-        result = ParallelOptimizer(session=session).optimize(space, work.objective, constraints, progress=False)
+        result = ParallelOptimizer(session=session).optimize(space, load.function, constraints, progress=False)
         return Answer(result.best_score, lambda: result.frame.sort_index()["score"].tolist())
 
     with Session(ParallelConfig(enabled=enabled, mode=mode, max_workers=slots)) as session:
@@ -185,7 +185,7 @@ def ours_map(slots: int) -> Iterator[Run]:
     from admf_dask import Session
 
     with Session(mode="process", workers=slots) as session:
-        yield lambda load: from_list(session.map(work.objective, load.unfold(), progress=False).values())
+        yield lambda load: from_list(session.map(load.function, load.unfold(), progress=False).values())
 
 
 OURS = "admf_dask process"

@@ -13,7 +13,6 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
-import work
 from loads import Items, Load
 
 
@@ -71,7 +70,7 @@ def _measure(pipe: Connection) -> None:
             pipe.recv()
             began = time.perf_counter()
             for item in items:
-                work.objective(item)
+                load.function(item)
             spent = time.perf_counter() - began
             pipe.send(spent * load.weight / sum(item["loops"] for item in items))
     except (EOFError, KeyboardInterrupt):

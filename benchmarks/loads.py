@@ -18,12 +18,13 @@ Items = list[dict[str, int]]
 
 @dataclass(frozen=True)
 class Load:
-    """Items for `work.objective`."""
+    """Items, and the function of `work` that they are for."""
 
     name: str
     loops: int
     nominal: float
     """Seconds of an item of `loops` loops, about."""
+    function: work.Function = work.objective
 
     @cached_property
     def items(self) -> Items:
@@ -130,14 +131,14 @@ class Skew(Load):
         return self.count * self.nominal * (1 - self.share + self.share * self.factor)
 
 
-def calibrate(seconds: float) -> int:
-    """The `loops` with which one call of `work.objective` takes about `seconds` here and now."""
+def calibrate(seconds: float, function: work.Function = work.objective) -> int:
+    """The `loops` with which one call of `function` takes about `seconds` here and now."""
 
     def spent(loops: int, calls: int) -> float:
         params = {"fast": 3, "slow": 5, "loops": loops}
         began = time.perf_counter()
         for _ in range(calls):
-            work.objective(params)
+            function(params)
         return (time.perf_counter() - began) / calls
 
     base = statistics.median(spent(0, 2_000) for _ in range(5))
@@ -147,4 +148,5 @@ def calibrate(seconds: float) -> int:
 
 def describe(load: Load) -> dict[str, Any]:
     """The fields of a load, for `--json`."""
-    return {"kind": type(load).__name__, **{name: getattr(load, name) for name in load.__dataclass_fields__}}
+    fields = {name: getattr(load, name) for name in load.__dataclass_fields__}
+    return {"kind": type(load).__name__, **fields, "function": load.function.__name__}

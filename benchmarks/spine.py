@@ -7,6 +7,9 @@ Every contender runs in a fresh process with everything opened beforehand; befor
 on a rehearsal, and after each timed run again. "of ideal" is (pure work / slots) / time, where the pure work is measured
 just before and just after each run by the same calls in as many processes at once. The clock runs from the axes of the grid
 to the best score known, for everybody; a peer's list of items is made meanwhile.
+
+The goals are about items that work in C, as a strategy on NumPy or numba does. The light load is there once more with a loop of
+bytecode in each item: what that takes depends on what ran before it (`work.py`), so nobody who hands out work reaches its ideal.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import common
+import work
 from contenders import AT_HAND, CONTENDERS, OURS
 from gauge import Gauge
 from loads import Grid, calibrate, describe
@@ -43,15 +47,19 @@ theirs would not better much. (`dask.bag` spreads the cost of its hundred tasks 
 """
 BRIEF_ON_LIGHT = {**QUICK_ON_LIGHT, "client.map lists": 0.25}
 SLOW_ON_HEAVY = dict.fromkeys(("admf_dask thread", "admf_dask enabled: false"), 0.25)
-LIGHT, HEAVY = "light", "heavy"
+SLOW_ON_BYTECODE = frozenset(SLOW_ON_LIGHT) | frozenset(SLOW_ON_HEAVY)
+"""Left out there; the light load says about them what there is to say."""
+LIGHT, HEAVY, BYTECODE = "light", "heavy", "light, a loop of bytecode"
 
 
-def make_loads(given: argparse.Namespace) -> tuple[Grid, Grid]:
-    """Both loads, calibrated to this machine as it is with all slots busy."""
+def make_loads(given: argparse.Namespace) -> tuple[Grid, Grid, Grid]:
+    """The loads, calibrated to this machine as it is with all slots busy."""
     light = Grid(LIGHT, calibrate(10e-6), 10e-6, fast=100 if given.brief else 250, slow=400)
     heavy = Grid(HEAVY, calibrate(20e-3), 20e-3, fast=common.of_form(given, 50, 10, 3), slow=20)
+    loops = calibrate(light.nominal, work.in_bytecode)
+    bytecode = replace(light, name=BYTECODE, loops=loops, function=work.in_bytecode)
     with Gauge(given.slots, common.of_form(given, WHOLE, QUICK, BRIEF).window) as gauge:
-        return _corrected(light, gauge), _corrected(heavy, gauge)
+        return _corrected(light, gauge), _corrected(heavy, gauge), _corrected(bytecode, gauge)
 
 
 def _corrected(load: Grid, gauge: Gauge) -> Grid:
@@ -83,6 +91,10 @@ def verdicts(results: Results) -> list[str]:
             f"{LIGHT}: {words} Pool.map where the list of its items is there already, at {head_start:.2f}; ours makes its items"
             f"{results.doubt(AT_HAND, LIGHT)}"
         )
+    there = [name for name in NAMES if results.efficiency(name, BYTECODE) is not None]
+    if OURS in there:
+        shares = ", ".join(f"{name} {results.efficiency(name, BYTECODE):.2f}" for name in there)
+        lines.append(f"{BYTECODE}, no goal: {shares}")
     return lines
 
 
@@ -94,7 +106,8 @@ def print_results(results: Results, names: Sequence[str], loads: Sequence[Grid],
     """All tables and verdicts."""
     for load in loads:
         title = f"{load.name}: {len(load.items):,} evaluations of about {common.micro(load.nominal)}"
-        common.print_table(title, COLUMNS, rows_of(results, names, load.name, OURS), markdown=markdown)
+        there = [name for name in names if name in results.failed or results.of(name, load.name)]
+        common.print_table(title, COLUMNS, rows_of(results, there, load.name, OURS), markdown=markdown)
     common.print_table("cold start", ["contender", *COLD.values()], cold_rows(results, names), markdown=markdown)
     print()
     for line in verdicts(results):
@@ -109,19 +122,20 @@ def main() -> int:
     names = common.chosen(NAMES, given.only)
     facts = common.describe_machine()
     common.print_machine(facts)
-    rounds: list[tuple[Grid, Grid]] = []
+    rounds: list[tuple[Grid, Grid, Grid]] = []
 
     def loads_of(name: str) -> list[Grid]:
         if name == names[0] or not rounds:
             # Anew for each round: the speed of a shared machine drifts by a third within minutes, and with it what 10 us are.
             rounds.append(make_loads(given))
-        light, heavy = rounds[-1]
+        light, heavy, bytecode = rounds[-1]
         slow = common.of_form(given, SLOW_ON_LIGHT, QUICK_ON_LIGHT, BRIEF_ON_LIGHT)
-        return [light.fewer(slow.get(name, 1.0)), heavy.fewer(SLOW_ON_HEAVY.get(name, 1.0))]
+        loads = [light.fewer(slow.get(name, 1.0)), heavy.fewer(SLOW_ON_HEAVY.get(name, 1.0))]
+        return loads if name in SLOW_ON_BYTECODE else [*loads, bytecode]
 
     results = race(names, loads_of, given)
-    loops = ", ".join(f"{light.loops} and {heavy.loops}" for light, heavy in rounds)
-    print(f"{given.slots} slots, {given.rounds} rounds; loops for the two loads, round by round: {loops}")
+    loops = ", ".join(" / ".join(str(load.loops) for load in loads) for loads in rounds)
+    print(f"{given.slots} slots, {given.rounds} rounds; loops for the loads, round by round: {loops}")
     print_results(results, names, rounds[-1], given.markdown)
     loads = [[describe(load) for load in loads] for loads in rounds]
     figures = {"machine": facts, "slots": given.slots, "loads": loads, **results.record()}

@@ -1,23 +1,44 @@
 """What the benchmarks evaluate, in a module of its own so that workers import it as they would a user's.
 
-Real CPU work in pure Python, with a closed form beside it so that every contender's results can be checked exactly.
+Real CPU work with a closed form beside it, so that every contender's results can be checked exactly.
 
-It counts in floats, and in a loop that makes no numbers of its own. Python takes each new int from a pool of memory; where the
-pool in use is all but full when a loop begins, each of its rounds fills and reopens it. With ints some processes were much slower
-than others for all their life, and that luck was in every ratio.
+`objective` adds in C, as a strategy on NumPy or numba does its work: its time is the same whatever ran before it. `in_bytecode`
+is the same sum in a loop of Python's own, and its time is not. After other code, even a single call of `statistics.median`, this
+loop takes up to a tenth longer until the process has slept, because the CPU had learnt the jumps from one bytecode to the next
+while nothing else ran (`benchmarks/after_other_code.py` shows it). Bare processes that do nothing else, as those of the ideal,
+have it best; whoever takes in a task in between, and be it by the leanest code, has not. So it is a load of its own in
+`spine.py`, beside those that the goals are about.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 
 MODULUS = 1_000_003.0
+AT_ONCE = 1_000
+"""Additions between two looks of the interpreter at what else there is to do, some microseconds."""
+Item = Mapping[str, int]
+Function = Callable[[Item], float]
 
 
-def objective(params: Mapping[str, int]) -> float:
-    """`loops * step mod MODULUS`, the long way: `loops` rounds of an addition and a remainder."""
+def objective(params: Item) -> float:
+    """`loops * step mod MODULUS`, the long way: `loops` additions."""
+    step = float(params["fast"] * 31 + params["slow"])
+    total = 0.0
+    rounds, rest = divmod(params["loops"], AT_ONCE)
+    for _ in repeat(None, rounds):
+        total = sum(repeat(step, AT_ONCE), total)
+    return sum(repeat(step, rest), total) % MODULUS
+
+
+def in_bytecode(params: Item) -> float:
+    """The same in a loop of bytecode, with a remainder in each round.
+
+    It counts in floats and makes no numbers for the loop itself. Python takes each new int from a pool of memory; where the
+    pool in use is all but full when a loop begins, each of its rounds fills and reopens it, in some processes for all their life.
+    """
     step = float(params["fast"] * 31 + params["slow"])
     total = 0.0
     for _ in repeat(None, params["loops"]):
@@ -25,19 +46,19 @@ def objective(params: Mapping[str, int]) -> float:
     return total
 
 
-def expected(params: Mapping[str, int]) -> float:
-    """The value of `objective` by its closed form."""
+def expected(params: Item) -> float:
+    """The value of both by its closed form."""
     return float((params["fast"] * 31 + params["slow"]) * params["loops"] % int(MODULUS))
 
 
-def evaluate_list(items: Sequence[Mapping[str, int]]) -> list[float]:
+def evaluate_list(function: Function, items: Sequence[Item]) -> list[float]:
     """The batch that most people write for `client.map`: a list of dicts in, a list of floats out."""
-    return [objective(item) for item in items]
+    return [function(item) for item in items]
 
 
-def evaluate_range(sizes: tuple[int, int, int], start: int, stop: int) -> bytes:
+def evaluate_range(function: Function, sizes: tuple[int, int, int], start: int, stop: int) -> bytes:
     """The batch an expert writes: two integers in, one packed block out. `sizes`: the two axes, and the loop count."""
     _, slow, loops = sizes
     return array(
-        "d", [objective({"fast": i // slow, "slow": i % slow, "loops": loops}) for i in range(start, stop)]
+        "d", [function({"fast": i // slow, "slow": i % slow, "loops": loops}) for i in range(start, stop)]
     ).tobytes()
