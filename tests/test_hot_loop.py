@@ -184,7 +184,9 @@ def test_a_group_ends_where_items_turn_slow(
         assert block.stop == 1_001
     else:
         assert block.stop == count
-        assert set(block.seconds[called.index(1_000) + 1 :].tolist()) == {1.0}
+    quick = sum(n < 1_000 for n in called)
+    assert set(block.seconds[:quick].tolist()) == {2**-20}
+    assert set(block.seconds[quick:].tolist()) == {1.0}, "each has its own time, also the first"
     assert block.indices.tolist() == called
     assert block.columns["score"].tolist() == called
     assert block.rejected == block.stop - len(called)
@@ -205,8 +207,24 @@ def test_a_group_ends_where_items_turn_slow_and_fail(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
     block = MapEvaluator(watch.counting(takes), range(1_100))(0, 1_100, 0.5, watch)
-    assert (block.stop, [failed.index for failed in block.failures]) == (1_001, [1_000])
+    assert (block.stop, [(failed.index, failed.seconds) for failed in block.failures]) == (1_001, [(1_000, 1.0)])
     assert block.indices.tolist() == list(range(1_000))
+    assert set(block.seconds.tolist()) == {2**-20}
+
+
+def test_slow_items_among_quick_ones_have_their_own_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def takes(seconds: float) -> None:
+        clock[0] += seconds
+        if seconds > 5:
+            raise ValueError(seconds)
+
+    monkeypatch.setattr("admf_dask.runtime.evaluate.perf_counter", lambda: clock[0])
+    items = ([2**-20] * 400 + [1.0] + [2**-20] * 99 + [8.0]) * 4
+    block = MapEvaluator(takes, items)(0, len(items), 1e9, Watch(threading.Event(), None))
+    assert block.seconds.tolist() == [items[index] for index in block.indices.tolist()]
+    assert [(failed.index, failed.seconds) for failed in block.failures] == [(n, 8.0) for n in (500, 1001, 1502, 2003)]
 
 
 def test_neither_combinations_nor_items_are_made_before_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:

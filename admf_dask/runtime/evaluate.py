@@ -211,9 +211,9 @@ class MapEvaluator:
     def _loop(self, stretch: Stretch, start: int, stop: int, rows: Rows, budget: Budget, watch: Watch) -> int:
         """Evaluate what there is in `[start, stop)`, as far as budget and chunk go; returns before which index all is done.
 
-        The clock is read once for a group. A group is one item, unless items are quick; then it grows to some milliseconds, and
-        its time is divided evenly. The innermost loop makes one item, stores its index, calls the function and keeps the value;
-        it asks the clock only whether items have turned slow.
+        A group is one item, unless items are quick; then it grows to some milliseconds, and its time is divided evenly. The
+        innermost loop makes one item, stores its index, calls the function, keeps the value, and asks the clock whether items
+        have turned slow; the one with which a group ends for that is timed by itself.
 
         All groups are in one function and take from one iterator on purpose. A CPU runs the interpreter, and with it the user's
         function, the better the longer the same steps follow one another: with a function for each group, and an iterator that
@@ -237,18 +237,19 @@ class MapEvaluator:
             if high == low:
                 reached = max(reached, end)
                 break
-            late = before + LATE * most_seconds
+            late, began, now = before + LATE * most_seconds, before, before
             index, kept, group = -1, len(values), islice(stretch.pairs, high - low)
             cells[at], cells[at + BEGAN] = -1, monotonic_ns()
             while True:
                 try:
                     for index, item in group:
-                        cells[at] = index
+                        began, cells[at] = now, index
                         value = call(item)
                         if type(value) is not float and read is not None:
                             value = read(value)
                         values.append(value)
-                        if perf_counter() > late:
+                        now = perf_counter()
+                        if now > late:
                             break
                     cells[at] = -1
                     break
@@ -261,7 +262,8 @@ class MapEvaluator:
                         again = partial(_again, call, stretch, done - 1)
                         if not self._recovered(error, index, again, rows, watch):
                             failed.add(index)
-                        if perf_counter() > late:
+                        now = perf_counter()
+                        if now > late:
                             break
                     elif isinstance(error, SoftStop):
                         # It came when the value had just been added: the item was in time. The next one may have been in the
@@ -273,14 +275,20 @@ class MapEvaluator:
             place = bisect_left(indices, index, low, high) + 1
             if place < high:
                 high, end = place, index + 1
-            reached, now = max(reached, end), perf_counter()
-            each = (now - before) / (high - low)
-            seconds.append((each, len(values) - kept))
+            reached, now, slow = max(reached, end), perf_counter(), now > late
+            each = last = (now - before) / (high - low)
+            if slow and high > low + 1:
+                each, last = (began - before) / (high - low - 1), now - began
+            alone = slow and index not in failed
+            seconds.append((each, len(values) - kept - alone))
+            if alone:
+                seconds.append((last, 1))
             while told < len(rows.failures):
                 one = rows.failures[told]
-                rows.failures[told] = one if one.seconds else replace(one, seconds=each)
+                spent = last if one.index == index else each
+                rows.failures[told] = one if one.seconds else replace(one, seconds=spent)
                 told += 1
-            size = min(2 * size, GROUP_MOST, int(most_seconds / max(each, 1e-9))) if each < QUICK_SECONDS else 1
+            size = min(2 * size, GROUP_MOST, int(most_seconds / max(last, 1e-9))) if last < QUICK_SECONDS else 1
             size, before, low = max(1, size), now, high
             if budget.is_spent(reached, now) or self._fails(rows, reached):
                 break
