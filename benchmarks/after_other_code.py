@@ -1,7 +1,7 @@
 """What a single call of other Python code costs all evaluations after it: where they work in C, and in a loop of bytecode.
 
-    python benchmarks/after_other_code.py            about four minutes
-    python benchmarks/after_other_code.py --quick    about two
+    python benchmarks/after_other_code.py            about two minutes
+    python benchmarks/after_other_code.py --quick    about one
 
 One process, nothing else. It sleeps, evaluates for a fifth of a second, does one thing, and evaluates on. The thing is nothing,
 the median of 60 numbers (some microseconds of bytecode), or that followed by 65,536 jumps in machine code, each to the next,
@@ -19,8 +19,7 @@ import random
 import statistics
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import common
@@ -45,24 +44,24 @@ class Pair:
     after: float
 
 
-@contextmanager
-def jumps() -> Iterator[Callable[[], None] | None]:
+def jumps() -> Callable[[], None] | None:
     """A function that jumps `JUMPS` times and returns; None where that cannot be."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        yield None
-        return
+        return None
     step = b"\xe9" + struct.pack("<i", APART - 5)  # jmp, relative to the instruction after it
     code = step.ljust(APART, b"\x90") * JUMPS + b"\xc3"
     try:
         memory = mmap.mmap(-1, len(code), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except PermissionError:
-        yield None
-        return
+        return None
     memory.write(code)
     first = ctypes.c_char.from_buffer(memory)
-    yield ctypes.CFUNCTYPE(None)(ctypes.addressof(first))
-    del first
-    memory.close()
+    run = ctypes.CFUNCTYPE(None)(ctypes.addressof(first))
+
+    def jump(_held: ctypes.c_char = first) -> None:
+        run()
+
+    return jump
 
 
 def measure(function: work.Function, item: dict[str, int], between: Callable[[], object]) -> Pair:
@@ -89,21 +88,21 @@ def main() -> int:
     facts = common.describe_machine()
     common.print_machine(facts)
     found: dict[str, dict[str, list[Pair]]] = {}
-    with jumps() as flush:
-        ways: dict[str, Callable[[], object]] = {
-            "nothing": lambda: None,
-            "a median": lambda: statistics.median(NUMBERS),
-        }
-        if flush is not None:
-            ways["a median, then jumps"] = lambda: (statistics.median(NUMBERS), flush())
-        names = common.chosen(ways, given.only)
-        functions = {"in C": work.objective, "in bytecode": work.in_bytecode}
-        items = {kind: {"fast": 3, "slow": 5, "loops": calibrate(ITEM, each)} for kind, each in functions.items()}
-        for _ in range(given.rounds):
-            for kind, function in functions.items():
-                for name in names:
-                    pair = measure(function, items[kind], ways[name])
-                    found.setdefault(kind, {}).setdefault(name, []).append(pair)
+    flush = jumps()
+    ways: dict[str, Callable[[], object]] = {
+        "nothing": lambda: None,
+        "a median": lambda: statistics.median(NUMBERS),
+    }
+    if flush is not None:
+        ways["a median, then jumps"] = lambda: (statistics.median(NUMBERS), flush())
+    names = common.chosen(ways, given.only)
+    functions = {"in C": work.objective, "in bytecode": work.in_bytecode}
+    items = {kind: {"fast": 3, "slow": 5, "loops": calibrate(ITEM, each)} for kind, each in functions.items()}
+    for _ in range(given.rounds):
+        for kind, function in functions.items():
+            for name in names:
+                pair = measure(function, items[kind], ways[name])
+                found.setdefault(kind, {}).setdefault(name, []).append(pair)
     for kind, pairs in found.items():
         rows = [[name, *cells(pairs[name])] for name in names]
         title = f"items that work {kind}"

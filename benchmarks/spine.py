@@ -8,8 +8,8 @@ on a rehearsal, and after each timed run again. "of ideal" is (pure work / slots
 just before and just after each run by the same calls in as many processes at once. The clock runs from the axes of the grid
 to the best score known, for everybody; a peer's list of items is made meanwhile.
 
-The goals are about items that work in C, as a strategy on NumPy or numba does. The light load is there once more with a loop of
-bytecode in each item: what that takes depends on what ran before it (`work.py`), so nobody who hands out work reaches its ideal.
+The goals are about items that work in C, as a strategy on NumPy or numba does. Both loads are there once more with a loop of
+bytecode in each item: what that takes depends on what else its process runs (`work.py`).
 """
 
 from __future__ import annotations
@@ -47,19 +47,27 @@ theirs would not better much. (`dask.bag` spreads the cost of its hundred tasks 
 """
 BRIEF_ON_LIGHT = {**QUICK_ON_LIGHT, "client.map lists": 0.25}
 SLOW_ON_HEAVY = dict.fromkeys(("admf_dask thread", "admf_dask enabled: false"), 0.25)
-SLOW_ON_BYTECODE = frozenset(SLOW_ON_LIGHT) | frozenset(SLOW_ON_HEAVY)
-"""Left out there; the light load says about them what there is to say."""
-LIGHT, HEAVY, BYTECODE = "light", "heavy", "light, a loop of bytecode"
+NOT_IN_BYTECODE = frozenset(SLOW_ON_LIGHT) | frozenset(SLOW_ON_HEAVY)
+"""The loads in C say about them what there is to say."""
+LIGHT, HEAVY = "light", "heavy"
+IN_BYTECODE = {name: f"{name}, a loop of bytecode" for name in (LIGHT, HEAVY)}
 
 
-def make_loads(given: argparse.Namespace) -> tuple[Grid, Grid, Grid]:
-    """The loads, calibrated to this machine as it is with all slots busy."""
+def make_loads(given: argparse.Namespace) -> list[Grid]:
+    """The loads, those in C first, calibrated to this machine as it is with all slots busy."""
     light = Grid(LIGHT, calibrate(10e-6), 10e-6, fast=100 if given.brief else 250, slow=400)
     heavy = Grid(HEAVY, calibrate(20e-3), 20e-3, fast=common.of_form(given, 50, 10, 3), slow=20)
-    loops = calibrate(light.nominal, work.in_bytecode)
-    bytecode = replace(light, name=BYTECODE, loops=loops, function=work.in_bytecode)
+    in_bytecode = [
+        replace(
+            load,
+            name=IN_BYTECODE[load.name],
+            loops=calibrate(load.nominal, work.in_bytecode),
+            function=work.in_bytecode,
+        )
+        for load in (light, heavy)
+    ]
     with Gauge(given.slots, common.of_form(given, WHOLE, QUICK, BRIEF).window) as gauge:
-        return _corrected(light, gauge), _corrected(heavy, gauge), _corrected(bytecode, gauge)
+        return [_corrected(load, gauge) for load in (light, heavy, *in_bytecode)]
 
 
 def _corrected(load: Grid, gauge: Gauge) -> Grid:
@@ -91,10 +99,10 @@ def verdicts(results: Results) -> list[str]:
             f"{LIGHT}: {words} Pool.map where the list of its items is there already, at {head_start:.2f}; ours makes its items"
             f"{results.doubt(AT_HAND, LIGHT)}"
         )
-    there = [name for name in NAMES if results.efficiency(name, BYTECODE) is not None]
-    if OURS in there:
-        shares = ", ".join(f"{name} {results.efficiency(name, BYTECODE):.2f}" for name in there)
-        lines.append(f"{BYTECODE}, no goal: {shares}")
+    for load in IN_BYTECODE.values():
+        there = {name: share for name in NAMES if (share := results.efficiency(name, load)) is not None}
+        if there:
+            lines.append(f"{load}, no goal: {', '.join(f'{name} {share:.2f}' for name, share in there.items())}")
     return lines
 
 
@@ -122,16 +130,16 @@ def main() -> int:
     names = common.chosen(NAMES, given.only)
     facts = common.describe_machine()
     common.print_machine(facts)
-    rounds: list[tuple[Grid, Grid, Grid]] = []
+    rounds: list[list[Grid]] = []
 
     def loads_of(name: str) -> list[Grid]:
         if name == names[0] or not rounds:
             # Anew for each round: the speed of a shared machine drifts by a third within minutes, and with it what 10 us are.
             rounds.append(make_loads(given))
-        light, heavy, bytecode = rounds[-1]
+        light, heavy, *in_bytecode = rounds[-1]
         slow = common.of_form(given, SLOW_ON_LIGHT, QUICK_ON_LIGHT, BRIEF_ON_LIGHT)
         loads = [light.fewer(slow.get(name, 1.0)), heavy.fewer(SLOW_ON_HEAVY.get(name, 1.0))]
-        return loads if name in SLOW_ON_BYTECODE else [*loads, bytecode]
+        return loads if name in NOT_IN_BYTECODE else [*loads, *in_bytecode]
 
     results = race(names, loads_of, given)
     loops = ", ".join(" / ".join(str(load.loops) for load in loads) for loads in rounds)

@@ -5,9 +5,8 @@ Real CPU work with a closed form beside it, so that every contender's results ca
 `objective` adds in C, as a strategy on NumPy or numba does its work: its time is the same whatever ran before it. `in_bytecode`
 is the same sum in a loop of Python's own, and its time is not. After other code, even a single call of `statistics.median`, this
 loop takes up to a tenth longer until the process has slept, because the CPU had learnt the jumps from one bytecode to the next
-while nothing else ran (`benchmarks/after_other_code.py` shows it). Bare processes that do nothing else, as those of the ideal,
-have it best; whoever takes in a task in between, and be it by the leanest code, has not. So it is a load of its own in
-`spine.py`, beside those that the goals are about.
+while nothing else ran (`after_other_code.py` shows it). The processes of the ideal run nothing else, those of a `Pool` little; a
+Dask worker takes in tasks and tells how it is, and loses. So `spine.py` has both kinds: the goals are about the first.
 """
 
 from __future__ import annotations
